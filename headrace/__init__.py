@@ -1,0 +1,1 @@
+"""The command line: thin, it ties the other packages together."""
