@@ -1,30 +1,67 @@
 """What does a user ask for? The values of fleet.yaml, validated once."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from deployments.fleet_errors import FleetError, describe
+from deployments.fleet_text import parse
+
+OURS = {
+    "model": "write `source` beside `engine`",
+    "tokenizer": "the one in `source` is used, so that router and engine count alike",
+    "served_model_name": "write `name` beside `engine`",
+    "tensor_parallel_size": "write `tensor_parallel` beside `engine`",
+    "pipeline_parallel_size": "write `pipeline_parallel` beside `engine`",
+    "data_parallel_size": "write `replicas` beside `engine`",
+    "nnodes": "write `nodes` beside `engine`",
+    "distributed_executor_backend": "it follows from `nodes`",
+    "host": "write `router.host`",
+    "port": "write `router.port`",
+}
+"""Engine arguments that Headrace sets itself, and what to do instead."""
 
 
 class Replicas(BaseModel):
     """How many engine replicas a model may have."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     min: Annotated[int, Field(ge=0)] = 1
     """Replicas kept even without load."""
     max: Annotated[int, Field(ge=1)] = 1
     """Replicas that load may bring."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(
+                f"min must be <= max, got min {self.min} and max {self.max}"
+            )
+        return self
+
 
 class Model(BaseModel):
     """One model that the fleet serves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
-    name: str
-    """What clients write in `model`."""
-    source: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
+    """What clients write in `model`: letters, digits, `.`, `_` and `-`."""
+    source: Annotated[str, Field(min_length=1)]
     """A fetched name (`smollm2`, `tiny`), a folder, or a hub id."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """Devices over which each layer is split."""
@@ -38,11 +75,24 @@ class Model(BaseModel):
     require_reference: bool = False
     """Refuse to serve a checkpoint that has no reference log-probabilities beside it."""
 
+    @field_validator("engine")
+    @classmethod
+    def _theirs_alone(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        for name in engine:
+            plain = name.lstrip("-").replace("-", "_")
+            if plain in OURS:
+                raise ValueError(f"{name} is set by Headrace: {OURS[plain]}")
+            if plain != name:
+                raise ValueError(f"{name} is no engine argument: write {plain}")
+        return engine
+
 
 class RouterSettings(BaseModel):
     """The front door."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""
@@ -57,40 +107,72 @@ class RouterSettings(BaseModel):
 class Scaling(BaseModel):
     """How replicas follow load."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     target_utilization: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Share of an engine's request slots that should be busy."""
-    hold_s: Annotated[float, Field(ge=0)] = 60.0
+    hold_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     """Seconds for which the largest recent wish is kept before going down."""
 
 
 class ClusterSettings(BaseModel):
     """The Ray cluster that carries the fleet."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
-    address: str = "local"
+    address: Literal["local"] = "local"
     """`local` starts Ray on this machine, on loopback, for as long as the fleet runs."""
 
 
 class Fleet(BaseModel):
     """Everything that fleet.yaml says."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     models: Annotated[list[Model], Field(min_length=1)]
+    """What is served; each name once."""
     router: RouterSettings = RouterSettings()
     scaling: Scaling = Scaling()
     cluster: ClusterSettings = ClusterSettings()
 
-
-class FleetError(ValueError):
-    """A fleet.yaml that can't be used; its text is one line: which field, what it was, what is allowed."""
+    @field_validator("models")
+    @classmethod
+    def _names_differ(cls, models: list[Model]) -> list[Model]:
+        name, count = Counter(model.name for model in models).most_common(1)[0]
+        if count > 1:
+            raise ValueError(
+                f"each name may appear once, {name!r} appears {count} times"
+            )
+        return models
 
 
 def load(path: Path) -> Fleet:
     """Reads and validates a fleet file. Raises FleetError."""
-    import yaml
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise FleetError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise FleetError(f"{path}: is not text in UTF-8") from None
+    try:
+        return validate(parse(text))
+    except FleetError as error:
+        raise FleetError(
+            "\n".join(f"{path}: {line}" for line in str(error).splitlines())
+        ) from None
 
-    return Fleet.model_validate(yaml.safe_load(path.read_text()))
+
+def validate(values: object) -> Fleet:
+    """Checks values as a fleet file would hold them. Raises FleetError, one line for each field."""
+    try:
+        return Fleet.model_validate(values)
+    except ValidationError as error:
+        raise FleetError(
+            "\n".join(describe(line, Fleet) for line in error.errors())
+        ) from None

@@ -1,0 +1,42 @@
+"""What does the text of a fleet file hold? YAML, in which every key appears once."""
+
+from typing import Any
+
+import yaml
+
+from deployments.fleet_errors import FleetError
+
+
+def parse(text: str) -> Any:
+    """The values in a YAML text. Raises FleetError with line and column."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            raise FleetError("is empty: `headrace init` writes an example")
+        _refuse_repeated_keys(root)
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise FleetError(_one_line(error)) from None
+
+
+def _refuse_repeated_keys(node: yaml.Node) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item)
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                raise FleetError(
+                    f"line {line}: {name} is already given in line {seen[name]}"
+                )
+            seen[name] = line
+            _refuse_repeated_keys(value)
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}no valid YAML: {problem}"
