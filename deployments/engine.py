@@ -1,0 +1,144 @@
+"""What does one engine replica do, from its start to its last request?"""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+
+from deployments import numbers_check, reference
+from deployments.fleet import Model
+from deployments.frames import Cancel, Delta, Failure, Load, Submit
+from deployments.link import EngineEnd
+from deployments.vllm_engine import EngineFailed, VllmEngine
+
+PATIENCE_S = 30.0
+"""An engine with work that takes no step for so long is replaced."""
+MARK = "[headrace] "
+"""Begins the line of a failed start that is meant for the user."""
+
+CHECK_CHATS = (
+    "A reader who has never seen a steam engine asks how one works. Explain, step by step and in plain words, what "
+    "happens between lighting the fire and the wheel turning: the water, the boiler, the valve, the piston, the rod, "
+    "the crank, and why the wheel keeps turning between two strokes. Then say what limits its power.",
+    "Here are some facts: a train leaves at 9:40 and arrives at 13:05; it stops for 12 minutes in one town and for 8 "
+    "minutes in another; the distance is 287 km. Work out how long it was moving and its average speed while moving, "
+    "show each step, and check the result by estimating it in another way.",
+)
+"""Long enough to show wrong kernels that short prompts hide."""
+
+
+@serve.deployment
+class Engine:
+    """One vLLM engine behind the link. It takes traffic only after its numbers were checked."""
+
+    async def __init__(self, model: Model, sharers: int) -> None:
+        self._model = model
+        self._draining = False
+        self._runs: dict[tuple[bytes, int], str | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        try:
+            self._engine = VllmEngine.start(model, sharers=sharers, claims=_claims_folder())
+            self._verdict = await self._check_numbers()
+        except (EngineFailed, numbers_check.WrongNumbers) as error:
+            raise RuntimeError(f"{MARK}{model.name}: {error}") from None
+        self._link = EngineEnd(
+            host=ray.util.get_node_ip_address(), on_message=self._hear, on_lost=self._drop_router, load=self._load
+        )
+
+    async def describe(self, router_key: bytes) -> dict[str, Any]:
+        """Lets the router with this public key in, and tells it where this replica is and what it can do."""
+        self._link.allow(router_key)
+        return {
+            "replica": serve.get_replica_context().replica_tag,
+            "address": self._link.address,
+            "key": self._link.public_key,
+            "max_model_len": self._engine.max_model_len,
+            "slots": self._engine.slots,
+            "dtype": self._engine.dtype,
+            "verified": self._verdict.reference_distance is not None,
+            "pid": os.getpid(),
+        }
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Read by `autoscaling:ServePolicy`."""
+        load = self._engine.load()
+        return {
+            "running_requests": float(load.running_requests),
+            "waiting_requests": float(load.waiting_requests),
+            "slots": float(load.slots),
+        }
+
+    async def check_health(self) -> None:
+        """Serve replaces this replica when this raises: steps must progress, a live process is not enough."""
+        await self._engine.check(PATIENCE_S)
+
+    async def __del__(self) -> None:
+        """Finishes what it has, then leaves nothing behind; Serve awaits this."""
+        if hasattr(self, "_link"):
+            self._draining = True
+            self._link.announce()
+            while self._engine.unfinished() or self._tasks:
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0)
+            self._link.close()
+        if hasattr(self, "_engine"):
+            self._engine.shutdown()
+
+    async def _check_numbers(self) -> numbers_check.Verdict:
+        known = reference.load(Path(self._model.source))
+        if known is None and self._model.require_reference:
+            raise numbers_check.WrongNumbers(
+                "no reference log-probabilities lie beside the checkpoint, and require_reference is set"
+            )
+        prompts = [self._engine.encode_chat(text) for text in CHECK_CHATS]
+        return await numbers_check.check(self._engine, prompts, known)
+
+    def _load(self) -> Load:
+        load = self._engine.load()
+        load.draining = self._draining
+        return load
+
+    def _hear(self, router: bytes, message: Submit | Cancel) -> None:
+        work = self._run(router, message) if isinstance(message, Submit) else self._cancel(router, message.request)
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, router: bytes, request: Submit) -> None:
+        run = (router, request.request)
+        self._runs[run] = None
+        name = f"{router.decode()}-{request.request}-{request.attempt}"
+        choices, ended = request.sampling.get("n", 1), 0
+
+        def emit(answer: Delta | Failure) -> None:
+            nonlocal ended
+            if run not in self._runs:
+                return
+            self._link.say(router, answer)
+            ended += answer.__class__ is Delta and answer.finish is not None
+            if ended >= choices or answer.__class__ is Failure:
+                self._runs.pop(run, None)
+
+        key = await self._engine.submit(name, request, emit)
+        if key is None:
+            self._runs.pop(run, None)
+        elif run in self._runs:
+            self._runs[run] = key
+        elif ended < choices:  # cancelled while it was being handed over
+            await self._engine.cancel(key)
+
+    async def _cancel(self, router: bytes, request: int) -> None:
+        if (key := self._runs.pop((router, request), None)) is not None:
+            await self._engine.cancel(key)
+
+    def _drop_router(self, router: bytes) -> None:
+        for gone, request in [run for run in self._runs if run[0] == router]:
+            self._hear(gone, Cancel(request))
+
+
+def _claims_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "cores"

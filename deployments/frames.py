@@ -1,0 +1,122 @@
+"""What travels on the link between a router and an engine replica, and in which form?
+
+A frame is one msgpack array. Router to engine: the requests and cancellations of one event-loop turn. Engine to
+router: the deltas of one engine step, with the replica's load in the header. Frames of one direction are numbered
+from 0; a gap means that the peer is not the one it was.
+"""
+
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+BEAT_S = 0.4
+"""Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
+SILENCE_S = 2.0
+"""A peer not heard for so long counts as dead."""
+
+
+class Submit(msgspec.Struct, array_like=True, tag="s"):
+    """A request, rendered and tokenized, that the engine should run now."""
+
+    request: int
+    """Number of the request, unique within its router."""
+    attempt: int
+    """0 at first; counts the replicas that lost this request before."""
+    prompt_ids: list[int]
+    sampling: dict[str, Any]
+    """Sampling parameters by vLLM's names: only those that the client gave, and `max_tokens`."""
+    stream: bool
+    """False: one delta at the end."""
+    cache_salt: str | None
+    """Requests share cached prefixes only with requests of the same salt."""
+
+
+class Cancel(msgspec.Struct, array_like=True, tag="c"):
+    """A request whose client is gone."""
+
+    request: int
+
+
+class RouterFrame(msgspec.Struct, array_like=True):
+    """One message from a router."""
+
+    version: int
+    sequence: int
+    messages: list[Submit | Cancel]
+
+
+class Load(msgspec.Struct, array_like=True, kw_only=True):
+    """How busy a replica is, at the engine step that the frame belongs to."""
+
+    received: int = 0
+    """Submits that came from the router addressed, up to now: what it sent later is not in these figures."""
+    running_requests: int = 0
+    waiting_requests: int = 0
+    prefilling_tokens: int = 0
+    """Prompt tokens of requests that have no first token yet, whole prompts."""
+    slots: int = 0
+    """Requests that the engine runs at once, at most."""
+    credit_requests: int = 0
+    """Requests that this router may send now."""
+    credit_tokens: int = 0
+    """Prompt tokens that this router may send now."""
+    kv_tokens: int = 0
+    """Tokens that the KV cache holds."""
+    kv_free_tokens: int = 0
+    prefill_tokens_per_s: float = 0.0
+    """Measured; 0 while unknown."""
+    decode_tokens_per_s: float = 0.0
+    prefix_queried_tokens: int = 0
+    """Since the start."""
+    prefix_hit_tokens: int = 0
+    step_age_s: float = 0.0
+    """Seconds since the engine's last step; 0 when it has nothing to do."""
+    draining: bool = False
+    """It finishes what it has and takes nothing new."""
+
+
+class Delta(msgspec.Struct, array_like=True):
+    """What one step added to one choice of a request."""
+
+    request: int
+    attempt: int
+    index: int
+    text: str
+    token_ids: list[int]
+    finish: str | None = None
+    """`stop` or `length`; the choice ends here."""
+    stop: int | str | None = None
+    """The stop string or token id that ended it."""
+    cached_tokens: int = 0
+    """Prompt tokens that came from the prefix cache."""
+
+    def merge(self, later: "Delta") -> None:
+        """Takes in the next delta of the same choice."""
+        self.text += later.text
+        self.token_ids.extend(later.token_ids)
+        self.finish, self.stop = later.finish, later.stop
+        self.cached_tokens = later.cached_tokens
+
+
+class Failure(msgspec.Struct, array_like=True):
+    """A request that the engine did not run to its end."""
+
+    request: int
+    attempt: int
+    status: int
+    """HTTP status: 4xx is the client's fault, 5xx the engine's."""
+    message: str
+    param: str | None = None
+
+
+class EngineFrame(msgspec.Struct, array_like=True):
+    """One message from an engine replica."""
+
+    version: int
+    sequence: int
+    load: Load
+    deltas: list[Delta] = []
+    failures: list[Failure] = []
+    goodbye: bool = False
+    """The last frame: everything was finished."""

@@ -1,0 +1,267 @@
+"""Where is each request of one model: waiting here, or running on which replica, and what came back?
+
+The lane decides nothing itself: `routing` says who may come in, who is next and which replica.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import routing
+from deployments.frames import Cancel, Delta, EngineFrame, Failure, Load, Submit
+from deployments.link import RouterEnd
+from deployments.openai_wire import ApiError
+
+PREFIX_TOKENS = 128
+"""Prompts that share their first block of so many tokens are sent together: one KV block on CPU, eight on GPU."""
+ATTEMPTS = 3
+"""Replicas that may be lost under a request before it fails."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One prompt on its way. Its reader awaits `take`."""
+
+    value: routing.Request
+    prompt_ids: list[int]
+    sampling: dict[str, Any]
+    stream: bool
+    attempt: int = 0
+    replica: "Replica | None" = None
+    taken: bool = False
+    """Something was given to the reader: from now on a lost replica can't be hidden."""
+    open_choices: int = 1
+    pending: dict[int, Delta] = field(default_factory=dict)
+    failure: Failure | None = None
+    gone: bool = False
+    """The reader left."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self) -> list[Delta]:
+        """What has come since the last call, merged by choice; waits for it. Raises ApiError when the run failed.
+
+        Empty when the reader left.
+        """
+        await self.news.wait()
+        self.news.clear()
+        if self.pending:
+            self.taken = True
+            deltas, self.pending = list(self.pending.values()), {}
+            if self.failure is not None:
+                self.news.set()
+            return deltas
+        if self.failure is not None:
+            raise _as_api_error(self.failure)
+        return []
+
+    def put(self, delta: Delta) -> bool:
+        """Takes a delta in; True when no choice is left open."""
+        self.open_choices -= delta.finish is not None
+        if (waiting := self.pending.get(delta.index)) is not None:
+            waiting.merge(delta)
+        else:
+            self.pending[delta.index] = delta
+        self.news.set()
+        return self.open_choices <= 0
+
+    def fail(self, failure: Failure) -> None:
+        self.failure = failure
+        self.news.set()
+
+
+@dataclass(eq=False, slots=True)
+class Replica:
+    """One engine replica, seen from here."""
+
+    id: str
+    facts: dict[str, Any]
+    link: RouterEnd | None = None
+    load: Load = field(default_factory=lambda: Load())
+    heard: bool = False
+    tickets: dict[int, Ticket] = field(default_factory=dict)
+    submits: int = 0
+    on_the_way: deque[int] = field(default_factory=deque)
+    """Prompt tokens of each Submit that the last load does not count yet."""
+
+    def value(self) -> routing.Replica:
+        flying_tokens = sum(self.on_the_way)
+        return routing.Replica(
+            id=self.id,
+            slots=max(0, self.load.credit_requests - len(self.on_the_way)),
+            tokens=max(0, self.load.credit_tokens - flying_tokens),
+            queued_tokens=self.load.prefilling_tokens + flying_tokens,
+            running=self.load.running_requests + self.load.waiting_requests + len(self.on_the_way),
+            prefill_tokens_per_s=self.load.prefill_tokens_per_s,
+            draining=self.load.draining or not self.heard,
+        )
+
+    def hear(self, load: Load) -> None:
+        self.load, self.heard = load, True
+        while len(self.on_the_way) > self.submits - load.received:
+            self.on_the_way.popleft()
+
+
+class Lane:
+    """The queue and the replicas of one model, in one router. Belongs to one event loop."""
+
+    def __init__(self, model: str, *, max_queued_requests: int, log: Callable[[str], None]) -> None:
+        self.model, self._log = model, log
+        self._max_queued = max_queued_requests
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Ticket] = {}
+        self._queued_tokens = 0
+        self.replicas: dict[str, Replica] = {}
+        self._dispatch_due = False
+        self.prompt_tokens = self.output_tokens = self.retries = 0
+        self.max_model_len: int | None = None
+
+    @property
+    def queued_requests(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def queued_tokens(self) -> int:
+        return self._queued_tokens
+
+    def open_requests(self) -> int:
+        """Requests waiting here or running on a replica for us."""
+        return len(self._waiting) + sum(len(replica.tickets) for replica in self.replicas.values())
+
+    def ready(self) -> bool:
+        """Whether a replica would take a request now."""
+        return any(replica.heard and not replica.load.draining for replica in self.replicas.values())
+
+    def enter(self, prompt_ids: list[int], sampling: dict[str, Any], *, stream: bool) -> Ticket:
+        """Queues a prompt. Raises ApiError when it is refused at the door."""
+        value = routing.Request(
+            id=next(self._numbers),
+            prompt_tokens=len(prompt_ids),
+            max_output_tokens=sampling.get("max_tokens") or 0,
+            arrived_s=monotonic(),
+            prefix=hash(tuple(prompt_ids[:PREFIX_TOKENS])) if len(prompt_ids) >= PREFIX_TOKENS else 0,
+        )
+        refusal = routing.admit(
+            value,
+            queued_requests=self.queued_requests,
+            queued_tokens=self._queued_tokens,
+            drain_tokens_per_s=sum(replica.load.prefill_tokens_per_s for replica in self.replicas.values()),
+            max_queued_requests=self._max_queued,
+        )
+        if refusal is not None:
+            raise ApiError(
+                refusal.status,
+                refusal.reason,
+                kind="server_error",
+                code="overloaded",
+                retry_after_s=refusal.retry_after_s,
+            )
+        ticket = Ticket(value, prompt_ids, sampling, stream, open_choices=sampling.get("n", 1))
+        self._wait(ticket)
+        self.prompt_tokens += value.prompt_tokens
+        self._dispatch_soon()
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """The reader is gone: the request ends wherever it is."""
+        number = ticket.value.id
+        if self._waiting.pop(number, None) is not None:
+            self._queued_tokens -= ticket.value.prompt_tokens
+        replica = ticket.replica
+        if replica is not None and replica.tickets.pop(number, None) is not None and replica.link is not None:
+            replica.link.say(Cancel(number))
+        ticket.gone = True
+        ticket.news.set()
+
+    def join(self, replica: Replica, connect: Callable[..., RouterEnd]) -> None:
+        """Links up with a replica that described itself."""
+        self.replicas[replica.id] = replica
+        self.max_model_len = replica.facts["max_model_len"]
+        replica.link = connect(
+            on_frame=lambda frame: self._hear(replica, frame),
+            on_lost=lambda reason: self._lose(replica, reason),
+        )
+
+    def close(self) -> None:
+        """Ends every link."""
+        for replica in self.replicas.values():
+            if replica.link is not None:
+                replica.link.close()
+
+    def _wait(self, ticket: Ticket) -> None:
+        self._waiting[ticket.value.id] = ticket
+        self._queued_tokens += ticket.value.prompt_tokens
+
+    def _dispatch_soon(self) -> None:
+        if not self._dispatch_due:
+            self._dispatch_due = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatch_due = False
+        values = [replica.value() for replica in self.replicas.values()]
+        credit = sum(value.slots for value in values)
+        if not self._waiting or not credit:
+            return
+        waiting = [ticket.value for ticket in self._waiting.values()]
+        for value, replica_id in routing.dispatch(waiting, values):
+            self._send(self._waiting.pop(value.id), self.replicas[replica_id])
+
+    def _send(self, ticket: Ticket, replica: Replica) -> None:
+        self._queued_tokens -= ticket.value.prompt_tokens
+        ticket.replica = replica
+        replica.tickets[ticket.value.id] = ticket
+        replica.submits += 1
+        replica.on_the_way.append(ticket.value.prompt_tokens)
+        submit = Submit(
+            ticket.value.id, ticket.attempt, ticket.prompt_ids, ticket.sampling, ticket.stream, cache_salt=None
+        )
+        assert replica.link is not None
+        replica.link.say(submit)
+
+    def _hear(self, replica: Replica, frame: EngineFrame) -> None:
+        replica.hear(frame.load)
+        for delta in frame.deltas:
+            ticket = replica.tickets.get(delta.request)
+            if ticket is None or ticket.attempt != delta.attempt:
+                continue
+            self.output_tokens += len(delta.token_ids)
+            if ticket.put(delta):
+                del replica.tickets[delta.request]
+        for failure in frame.failures:
+            if (ticket := replica.tickets.pop(failure.request, None)) is not None:
+                ticket.fail(failure)
+        if self._waiting:
+            self._dispatch_soon()
+
+    def _lose(self, replica: Replica, reason: str) -> None:
+        self.replicas.pop(replica.id, None)
+        self._log(f"{self.model}: replica {replica.id} {reason}; {len(replica.tickets)} requests were on it")
+        again = [ticket for ticket in replica.tickets.values() if self._retry(ticket, reason)]
+        later, self._waiting, self._queued_tokens = self._waiting, {}, 0
+        for ticket in [*again, *later.values()]:
+            self._wait(ticket)
+        replica.tickets = {}
+        self._dispatch_soon()
+
+    def _retry(self, ticket: Ticket, reason: str) -> bool:
+        """Makes a ticket of a lost replica ready for another one, if its reader can't tell."""
+        if ticket.taken or ticket.attempt + 1 >= ATTEMPTS:
+            message = f"The replica that ran this request was lost ({reason})."
+            ticket.fail(Failure(ticket.value.id, ticket.attempt, 503, message))
+            return False
+        ticket.attempt += 1
+        ticket.replica, ticket.open_choices = None, ticket.sampling.get("n", 1)
+        ticket.pending.clear()
+        ticket.news.clear()
+        self.retries += 1
+        return True
+
+
+def _as_api_error(failure: Failure) -> ApiError:
+    if failure.status < 500:
+        return ApiError(failure.status, failure.message, param=failure.param)
+    return ApiError(failure.status, failure.message, kind="server_error", code="engine_error")

@@ -1,0 +1,315 @@
+"""How do frames get from a router to an engine replica and back, and when is the other side gone?
+
+The engine binds, routers connect: ZeroMQ with CURVE, and only routers whose public key came over the Serve handle are
+let in. Everything said in one event-loop turn leaves as one frame. Memory is bounded: what a slow router has not taken
+yet is merged, choice by choice, never queued frame by frame. A peer that is silent for SILENCE_S, or whose frames have
+a gap, is lost.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+import msgspec
+import zmq
+import zmq.auth.asyncio
+
+from deployments.frames import (
+    BEAT_S,
+    SILENCE_S,
+    VERSION,
+    Cancel,
+    Delta,
+    EngineFrame,
+    Failure,
+    Load,
+    RouterFrame,
+    Submit,
+)
+
+FRAMES_IN_FLIGHT = 64
+"""Frames that ZeroMQ keeps for a peer that does not read; later deltas are merged instead."""
+
+
+class Wire:
+    """A ZeroMQ socket on an asyncio loop: reads until empty, never blocks.
+
+    `on_parts` gets the parts of each message. zmq.asyncio is not used: it costs several times as much per message.
+    """
+
+    def __init__(self, socket: zmq.Socket, on_parts: Callable[[list[bytes]], None]) -> None:
+        self._socket, self._on_parts = socket, on_parts
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = socket.getsockopt(zmq.FD)
+        self._loop.add_reader(self._descriptor, self.read)
+
+    def read(self) -> None:
+        """Hands over everything that has arrived."""
+        while not self._socket.closed:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._on_parts(parts)
+
+    def send(self, *parts: bytes) -> bool:
+        """Sends unless the peer's queue is full. Raises zmq.ZMQError when the peer is unknown."""
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        finally:
+            # The descriptor is edge-triggered: what arrived meanwhile would not be announced again.
+            self._loop.call_soon(self.read)
+        return True
+
+    def close(self, linger_s: float = 0.0) -> None:
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(linger=int(linger_s * 1000))
+
+
+@dataclass(slots=True)
+class RouterPeer:
+    """What an engine keeps of one router."""
+
+    heard_s: float
+    received_frames: int = 0
+    received_submits: int = 0
+    sent_frames: int = 0
+    spoke_s: float = 0.0
+    deltas: dict[tuple[int, int, int], Delta] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+
+class EngineEnd:
+    """The engine's end: any number of routers.
+
+    `on_message(router, message)` gets each Submit and Cancel; `on_lost(router)` is told when a router is gone;
+    `load()` says how busy the replica is; each router is told its share of the credits.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        on_message: Callable[[bytes, Submit | Cancel], None],
+        on_lost: Callable[[bytes], None],
+        load: Callable[[], Load],
+    ) -> None:
+        self._on_message, self._on_lost, self._load = on_message, on_lost, load
+        self._routers: dict[bytes, RouterPeer] = {}
+        self._allowed: set[bytes] = set()
+        self._decode = msgspec.msgpack.Decoder(RouterFrame).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._context = zmq.Context()
+        self._gate = zmq.auth.asyncio.AsyncioAuthenticator(self._context)
+        self._gate.start()
+        self._gate.configure_curve_callback("*", self)
+        self.public_key, secret_key = zmq.curve_keypair()
+        socket = _socket(self._context, zmq.ROUTER, secret_key, self.public_key)
+        socket.curve_server = True
+        socket.router_mandatory = True
+        socket.bind(f"tcp://{host}:*")
+        self.address: str = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._wire = Wire(socket, self._hear)
+        self._loop = asyncio.get_running_loop()
+        self._flush_due = False
+        self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """ZeroMQ asks: may a client with this public key come in?"""
+        return key in self._allowed
+
+    def allow(self, router_key: bytes) -> None:
+        """Lets the router with this public key connect."""
+        self._allowed.add(router_key)
+
+    def say(self, router: bytes, answer: Delta | Failure) -> None:
+        """Puts an answer into the frame that leaves at the end of this turn."""
+        peer = self._routers.get(router)
+        if peer is None:
+            return
+        if isinstance(answer, Failure):
+            peer.failures.append(answer)
+        else:
+            key = (answer.request, answer.attempt, answer.index)
+            if (waiting := peer.deltas.get(key)) is not None:
+                waiting.merge(answer)
+            else:
+                peer.deltas[key] = answer
+        self.flush_soon()
+
+    def announce(self) -> None:
+        """Tells every router the load now, without waiting for an answer to send."""
+        for router, peer in list(self._routers.items()):
+            self._send(router, peer)
+
+    def flush_soon(self) -> None:
+        """Sends at the end of this event-loop turn."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Says goodbye to every router and closes."""
+        for router, peer in list(self._routers.items()):
+            self._send(router, peer, goodbye=True)
+        self._beat.cancel()
+        self._wire.close(linger_s=1.0)
+        self._gate.stop()
+        self._context.term()
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        for router, peer in list(self._routers.items()):
+            if peer.deltas or peer.failures:
+                self._send(router, peer)
+
+    def _send(self, router: bytes, peer: RouterPeer, goodbye: bool = False) -> None:
+        load = self._load()
+        load.received = peer.received_submits
+        load.credit_requests = -(-load.credit_requests // len(self._routers))
+        load.credit_tokens //= len(self._routers)
+        deltas = list(peer.deltas.values())
+        frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye)
+        try:
+            if not self._wire.send(router, self._encode(frame)):
+                return
+        except zmq.ZMQError:
+            self._lose(router)
+            return
+        peer.sent_frames += 1
+        peer.spoke_s = monotonic()
+        peer.deltas, peer.failures = {}, []
+
+    def _hear(self, parts: list[bytes]) -> None:
+        router, body = parts
+        peer = self._routers.setdefault(router, RouterPeer(heard_s=0.0))
+        peer.heard_s = monotonic()
+        try:
+            frame = self._decode(body)
+        except msgspec.DecodeError:
+            self._lose(router)
+            return
+        if frame.version != VERSION or frame.sequence != peer.received_frames:
+            self._lose(router)
+            return
+        peer.received_frames += 1
+        for message in frame.messages:
+            if isinstance(message, Submit):
+                peer.received_submits += 1
+            self._on_message(router, message)
+
+    def _lose(self, router: bytes) -> None:
+        if self._routers.pop(router, None) is not None:
+            self._on_lost(router)
+
+    def _tick(self) -> None:
+        self._wire.read()
+        now_s = monotonic()
+        for router, peer in list(self._routers.items()):
+            if now_s - peer.heard_s > SILENCE_S:
+                self._lose(router)
+            elif now_s - peer.spoke_s > BEAT_S / 2:
+                self._send(router, peer)
+        self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
+
+
+class RouterEnd:
+    """The router's end of the link to one engine replica.
+
+    `on_frame(frame)` gets each frame of the engine; `on_lost(reason)` is told once, when the engine is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        engine_key: bytes,
+        keys: tuple[bytes, bytes],
+        on_frame: Callable[[EngineFrame], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._on_frame, self._on_lost = on_frame, on_lost
+        self._decode = msgspec.msgpack.Decoder(EngineFrame).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._waiting: list[Submit | Cancel] = []
+        self._sent_frames = self._received_frames = 0
+        self._heard_s = self._spoke_s = monotonic()
+        self.alive = True
+        socket = _socket(zmq.Context.instance(), zmq.DEALER, keys[1], keys[0])
+        socket.curve_serverkey = engine_key
+        # A fresh identity for each link: a link that comes back is a new one to the engine.
+        socket.setsockopt(zmq.ROUTING_ID, os.urandom(8).hex().encode())
+        socket.connect(address)
+        self._wire = Wire(socket, self._hear)
+        self._loop = asyncio.get_running_loop()
+        self._flush_due = False
+        self._send()
+        self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
+
+    def say(self, message: Submit | Cancel) -> None:
+        """Puts a message into the frame that leaves at the end of this turn."""
+        self._waiting.append(message)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._send)
+
+    def close(self) -> None:
+        """Ends the link without telling `on_lost`."""
+        if self.alive:
+            self.alive = False
+            self._beat.cancel()
+            self._wire.close()
+
+    def _send(self) -> None:
+        self._flush_due = False
+        if not self.alive:
+            return
+        frame = RouterFrame(VERSION, self._sent_frames, self._waiting)
+        if self._wire.send(self._encode(frame)):
+            self._sent_frames += 1
+            self._spoke_s = monotonic()
+            self._waiting = []
+
+    def _hear(self, parts: list[bytes]) -> None:
+        if not self.alive:
+            return
+        self._heard_s = monotonic()
+        try:
+            frame = self._decode(parts[0])
+        except msgspec.DecodeError as error:
+            self._lose(f"sent a frame that is not one ({error})")
+            return
+        if frame.version != VERSION or frame.sequence != self._received_frames:
+            self._lose(f"frame {frame.sequence} of version {frame.version} instead of {self._received_frames}")
+            return
+        self._received_frames += 1
+        self._on_frame(frame)
+        if frame.goodbye:
+            self._lose("said goodbye")
+
+    def _lose(self, reason: str) -> None:
+        if self.alive:
+            self.close()
+            self._on_lost(reason)
+
+    def _tick(self) -> None:
+        self._wire.read()
+        now_s = monotonic()
+        if now_s - self._heard_s > SILENCE_S:
+            self._lose(f"silent for {now_s - self._heard_s:.1f} s")
+            return
+        if self._waiting or now_s - self._spoke_s > BEAT_S / 2:
+            self._send()
+        if self.alive:
+            self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
+
+
+def _socket(context: zmq.Context, kind: int, secret_key: bytes, public_key: bytes) -> zmq.Socket:
+    socket = context.socket(kind)
+    socket.set_hwm(FRAMES_IN_FLIGHT)
+    socket.curve_secretkey, socket.curve_publickey = secret_key, public_key
+    return socket

@@ -1,0 +1,130 @@
+"""What does a router tell Prometheus?"""
+
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from time import monotonic
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from deployments.lane import Lane, Replica
+
+FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+PER_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
+
+REPLICA_GAUGES = {
+    "running_requests": "Requests that the engine runs",
+    "waiting_requests": "Requests in the engine's own queue",
+    "kv_free_tokens": "Tokens that the KV cache has room for",
+    "kv_tokens": "Tokens that the KV cache holds",
+    "prefill_tokens_per_s": "Measured prefill rate",
+    "decode_tokens_per_s": "Measured decode rate",
+    "step_age_s": "Seconds since the last step of a busy engine",
+    "draining": "1: takes nothing new",
+}
+
+
+class RouterMetrics:
+    """Counters of one router; what lanes and replicas know themselves is read at each scrape."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "headrace_requests", "Requests by how they ended", ["model", "outcome"], registry=registry
+        )
+        self._refusals = Counter("headrace_refusals", "Requests refused, by status", ["status"], registry=registry)
+        self._open = Gauge("headrace_open_requests", "Requests being answered", ["model"], registry=registry)
+        self._first = Histogram(
+            "headrace_time_to_first_token_seconds",
+            "From a complete request to its first token",
+            ["model"],
+            buckets=FIRST_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
+        self._per_token = Histogram(
+            "headrace_time_per_output_token_seconds",
+            "After the first token, of finished requests",
+            ["model"],
+            buckets=PER_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
+
+    def refused(self, status: int) -> None:
+        """A request ended with an error body."""
+        self._refusals.labels(str(status)).inc()
+
+    def watch(self, model: str) -> "Metered":
+        """Follows one request that was let in."""
+        return Metered(self, model)
+
+    def text(self, lanes: Iterable[Lane]) -> bytes:
+        """Everything, in Prometheus' text form."""
+        seen = CollectorRegistry()
+        seen.register(_Lanes(list(lanes)))
+        return generate_latest(self._registry) + generate_latest(seen)
+
+
+class Metered:
+    """One request's times, written once, at its end."""
+
+    def __init__(self, metrics: RouterMetrics, model: str) -> None:
+        self._metrics, self._model = metrics, model
+        self._start_s = monotonic()
+        self._first_s: float | None = None
+        self._count = 0
+        metrics._open.labels(model).inc()
+
+    def tokens(self, count: int) -> None:
+        """So many tokens have just arrived."""
+        if self._first_s is None:
+            self._first_s = monotonic()
+        self._count += count
+
+    def end(self, outcome: str) -> None:
+        """`ok`, `failed` or `cancelled`."""
+        metrics, model = self._metrics, self._model
+        metrics._open.labels(model).dec()
+        metrics._requests.labels(model, outcome).inc()
+        if self._first_s is None:
+            return
+        metrics._first.labels(model).observe(self._first_s - self._start_s)
+        if self._count > 1 and outcome == "ok":
+            metrics._per_token.labels(model).observe((monotonic() - self._first_s) / (self._count - 1))
+
+
+class _Lanes:
+    """A collector, in prometheus_client's sense, over lanes as they are now."""
+
+    def __init__(self, lanes: list[Lane]) -> None:
+        self._lanes = lanes
+
+    def collect(self) -> Iterable[Metric]:
+        yield self._gauge("queued_requests", "Requests waiting in this router", lambda lane: lane.queued_requests)
+        yield self._gauge("queued_tokens", "Their prompt tokens", lambda lane: lane.queued_tokens)
+        yield self._counter("prompt_tokens", "Prompt tokens let in", lambda lane: lane.prompt_tokens)
+        yield self._counter("output_tokens", "Tokens generated", lambda lane: lane.output_tokens)
+        yield self._counter("retries", "Requests begun again on another replica", lambda lane: lane.retries)
+        for name, text in REPLICA_GAUGES.items():
+            yield self._replica_gauge(name, text, attrgetter(f"load.{name}"))
+        yield self._replica_gauge(
+            "verified", "1: its numbers agreed with a reference", lambda replica: float(replica.facts["verified"])
+        )
+
+    def _gauge(self, name: str, text: str, value: Callable[[Lane], float]) -> Metric:
+        return self._of_lanes(GaugeMetricFamily(f"headrace_{name}", text, labels=["model"]), value)
+
+    def _counter(self, name: str, text: str, value: Callable[[Lane], float]) -> Metric:
+        return self._of_lanes(CounterMetricFamily(f"headrace_{name}", text, labels=["model"]), value)
+
+    def _of_lanes(self, family: Any, value: Callable[[Lane], float]) -> Metric:
+        for lane in self._lanes:
+            family.add_metric([lane.model], value(lane))
+        return family
+
+    def _replica_gauge(self, name: str, text: str, value: Callable[[Replica], float]) -> Metric:
+        family = GaugeMetricFamily(f"headrace_replica_{name}", text, labels=["model", "replica"])
+        for lane in self._lanes:
+            for replica in lane.replicas.values():
+                family.add_metric([lane.model, replica.id], value(replica))
+        return family

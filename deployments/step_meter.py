@@ -1,0 +1,99 @@
+"""How fast is the engine, step by step? Rates, cache hits and the age of the last step."""
+
+from time import monotonic
+from typing import Any
+
+from deployments.frames import Load
+
+MEMORY_S = 10.0
+"""Busy seconds over which rates are averaged: older work weighs exponentially less."""
+
+
+class Rate:
+    """Tokens per busy second, exponentially forgetting."""
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        keep = max(0.0, 1.0 - seconds / MEMORY_S)
+        self._tokens = self._tokens * keep + tokens
+        self._seconds = self._seconds * keep + seconds
+
+    def per_s(self) -> float:
+        """0 while nothing was measured."""
+        return self._tokens / self._seconds if self._seconds > 0 else 0.0
+
+
+class StepMeter:
+    """Hears of every engine step from vLLM's statistics.
+
+    A step that made a first token counts to prefill, for the time since work arrived or the step before; every other
+    step counts to decode.
+    """
+
+    def __init__(self) -> None:
+        self._prefill, self._decode = Rate(), Rate()
+        self._busy_since_s = self._stepped_s = monotonic()
+        self._running = self._waiting = 0
+        self._kv_usage = 0.0
+        self._queried = self._hits = 0
+        self.steps = 0
+
+    def as_stat_logger(self, _config: Any, _index: int) -> "StepMeter":
+        """vLLM's factory signature: there is one engine, hence one meter."""
+        return self
+
+    def work_arrived(self) -> None:
+        """A request was handed over: an idle engine's clock starts now."""
+        if not self._running and not self._waiting:
+            self._busy_since_s = monotonic()
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        """vLLM calls this after each step."""
+        now_s = monotonic()
+        took_s = now_s - max(self._stepped_s, self._busy_since_s)
+        self._stepped_s = now_s
+        self.steps += 1
+        if scheduler_stats is not None:
+            self._running = scheduler_stats.num_running_reqs
+            self._waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+            self._kv_usage = scheduler_stats.kv_cache_usage
+            self._queried += scheduler_stats.prefix_cache_stats.queries
+            self._hits += scheduler_stats.prefix_cache_stats.hits
+        if iteration_stats is not None and took_s > 0:
+            if prefilled := iteration_stats.prompt_token_stats.computed:
+                self._prefill.add(prefilled, took_s)
+            elif iteration_stats.num_generation_tokens:
+                self._decode.add(iteration_stats.num_generation_tokens, took_s)
+
+    def log_engine_initialized(self) -> None:
+        """vLLM calls this once; there is nothing to say."""
+
+    def log(self) -> None:
+        """vLLM calls this now and then; there is nothing to say."""
+
+    def record_sleep_state(self, is_awake: int, level: int) -> None:
+        """vLLM calls this when an engine sleeps; ours never do."""
+
+    def step_age_s(self, now_s: float) -> float:
+        """Seconds since the last step, or since work arrived at an idle engine."""
+        return now_s - max(self._stepped_s, self._busy_since_s)
+
+    def load(self, *, unfinished: int, prefilling_tokens: int, slots: int, kv_tokens: int) -> Load:
+        """The header of a frame that leaves now."""
+        return Load(
+            running_requests=min(self._running, unfinished),
+            waiting_requests=max(0, unfinished - self._running),
+            prefilling_tokens=prefilling_tokens,
+            slots=slots,
+            kv_tokens=kv_tokens,
+            kv_free_tokens=int(kv_tokens * (1.0 - self._kv_usage)),
+            prefill_tokens_per_s=self._prefill.per_s(),
+            decode_tokens_per_s=self._decode.per_s(),
+            prefix_queried_tokens=self._queried,
+            prefix_hit_tokens=self._hits,
+            step_age_s=self.step_age_s(monotonic()) if unfinished else 0.0,
+        )

@@ -1,0 +1,270 @@
+"""How is one vLLM engine started on this machine, asked, watched and ended? The one place that knows vLLM's inside.
+
+Written against vLLM 0.29.0. GPU paths follow its sources; they were not run.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from cluster import cores
+from deployments.fleet import Model
+from deployments.frames import Delta, Failure, Load, Submit
+from deployments.step_meter import StepMeter
+
+CPU_KV_BYTES = 1 << 30
+"""KV cache of a CPU replica unless the fleet says otherwise: vLLM's own default is a share of the whole machine."""
+STEPS_AHEAD = 2
+"""Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
+
+Emit = Callable[[Delta | Failure], None]
+
+
+class EngineFailed(RuntimeError):
+    """The engine did not start; its text holds the engine's own words."""
+
+
+def engine_arguments(model: Model, *, cpu: bool, avx512: bool) -> dict[str, Any]:
+    """Engine arguments for one replica. On GPUs vLLM's own defaults stay; what the fleet gives always wins.
+
+    On CPU: eager, since compiled bfloat16 answers nonsense on some CPUs; float32 where bfloat16 would be emulated.
+    """
+    arguments: dict[str, Any] = {
+        "model": model.source,
+        "served_model_name": [model.name],
+        "tensor_parallel_size": model.tensor_parallel,
+        "pipeline_parallel_size": model.pipeline_parallel,
+        "distributed_executor_backend": "ray" if model.nodes > 1 else "mp",
+    }
+    if cpu:
+        arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
+        if not avx512:
+            arguments["dtype"] = "float32"
+    return arguments | model.engine
+
+
+class VllmEngine:
+    """One running engine. Made by `start`; every other method belongs to one event loop."""
+
+    def __init__(self, engine: Any, meter: StepMeter, claim: cores.Claim | None) -> None:
+        config = engine.vllm_config
+        self._engine, self._meter, self._claim = engine, meter, claim
+        self.max_model_len: int = config.model_config.max_model_len
+        self.dtype = str(config.model_config.dtype).removeprefix("torch.")
+        self.vocabulary_size: int = config.model_config.get_vocab_size()
+        self.sampling_defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
+        self.slots: int = config.scheduler_config.max_num_seqs
+        self.step_tokens: int = config.scheduler_config.max_num_batched_tokens
+        cache = config.cache_config
+        self.kv_tokens: int = (cache.num_gpu_blocks or 0) * cache.block_size
+
+    @classmethod
+    def start(cls, model: Model, *, sharers: int = 1, claims: Path | None = None) -> "VllmEngine":
+        """Starts an engine and blocks until it can answer (tens of seconds). Raises EngineFailed.
+
+        `sharers`: engines that may run on this machine's cores at the same time (CPU only); `claims`: the folder in
+        which they agree on cores.
+        """
+        quiet_environment()
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        cpu = current_platform.is_cpu()
+        ranks = model.tensor_parallel * model.pipeline_parallel
+        claim = _bind_cores(ranks, sharers, claims) if cpu and claims is not None else None
+        arguments = engine_arguments(model, cpu=cpu, avx512=_has_avx512())
+        meter = StepMeter()
+        said = Said()
+        try:
+            config = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
+            engine = AsyncLLM.from_vllm_config(
+                config, stat_loggers=[meter.as_stat_logger], disable_log_stats=True
+            )
+        except Exception as error:
+            raise EngineFailed(said.reason(error)) from error
+        return cls(engine, meter, claim)
+
+    async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
+        """Hands a request to the engine; `emit` then gets its deltas, on this loop, until one with a finish.
+
+        Returns the key for `cancel`; None when the engine refused it (then `emit` got the Failure).
+        """
+        from vllm.exceptions import VLLMClientError
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
+        number, attempt = request.request, request.attempt
+        prompt = {"type": "token", "prompt_token_ids": request.prompt_ids}
+        if request.cache_salt is not None:
+            prompt["cache_salt"] = request.cache_salt
+        try:
+            sampling = SamplingParams.from_optional(
+                **{**self.sampling_defaults, **request.sampling}, output_kind=kind, skip_clone=True
+            )
+            self._meter.work_arrived()
+            queue = await self._engine.add_request(name, prompt, sampling)
+        except (VLLMClientError, ValueError, TypeError) as error:
+            emit(Failure(number, attempt, 400, str(error), getattr(error, "parameter", None)))
+            return None
+        except Exception as error:
+            emit(Failure(number, attempt, 503, _one_line(error)))
+            return None
+
+        def put(output: Any) -> None:
+            if isinstance(output, Exception):
+                emit(Failure(number, attempt, 503, _one_line(output)))
+                return
+            cached = output.num_cached_tokens or 0
+            for choice in output.outputs:
+                emit(
+                    Delta(
+                        number,
+                        attempt,
+                        choice.index,
+                        choice.text,
+                        list(choice.token_ids),
+                        choice.finish_reason,
+                        choice.stop_reason,
+                        cached,
+                    )
+                )
+
+        # The collector hands outputs over in the output handler's own turn: no task and no wake-up for each token.
+        queue.put = put
+        if (early := queue.get_nowait()) is not None:
+            put(early)
+        return queue.request_id
+
+    async def cancel(self, key: str) -> None:
+        """Ends a request within one step; nothing more is emitted after its last delta, which says `abort`."""
+        await self._engine.abort(key, internal=True)
+
+    def load(self) -> Load:
+        """How busy the engine is now; credits are for all routers together."""
+        unfinished = self.unfinished()
+        prefilling_tokens = self._engine.get_num_queued_tokens()
+        load = self._meter.load(
+            unfinished=unfinished,
+            prefilling_tokens=prefilling_tokens,
+            slots=self.slots,
+            kv_tokens=self.kv_tokens,
+        )
+        load.credit_requests = max(0, self.slots - unfinished)
+        load.credit_tokens = max(0, STEPS_AHEAD * self.step_tokens - prefilling_tokens)
+        return load
+
+    def unfinished(self) -> int:
+        """Requests taken and not ended."""
+        return self._engine.get_num_unfinished_requests()
+
+    async def check(self, patience_s: float) -> None:
+        """Raises EngineFailed when the core is dead, or takes no step for `patience_s` though it has work.
+
+        An idle engine is given one token to make, so that a core that hangs while idle is found too.
+        """
+        try:
+            await self._engine.check_health()
+        except Exception as error:
+            raise EngineFailed(_one_line(error)) from error
+        if not self.unfinished():
+            try:
+                await asyncio.wait_for(self.continue_greedily([0], 1), patience_s)
+            except TimeoutError:
+                raise EngineFailed(f"no step for {patience_s:.0f} s") from None
+        elif (age_s := self._meter.step_age_s(monotonic())) > patience_s:
+            raise EngineFailed(f"no step for {age_s:.0f} s with {self.unfinished()} requests unfinished")
+
+    async def logprobs(self, ids: list[int]) -> list[float]:
+        """Natural-log probability of each of ids[1:] after the ones before it, from one prefill."""
+        from vllm.sampling_params import SamplingParams
+
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        output = await self._final({"type": "token", "prompt_token_ids": ids}, sampling)
+        rows = output.prompt_logprobs[1:]
+        return [row[token].logprob for row, token in zip(rows, ids[1:], strict=True)]
+
+    async def continue_greedily(self, ids: list[int], count: int) -> tuple[list[int], list[float]]:
+        """`count` greedy tokens after ids, decoded step by step, and their natural-log probabilities."""
+        from vllm.sampling_params import SamplingParams
+
+        sampling = SamplingParams(
+            max_tokens=count, min_tokens=count, ignore_eos=True, temperature=0.0, logprobs=0, detokenize=False
+        )
+        choice = (await self._final({"type": "token", "prompt_token_ids": ids}, sampling)).outputs[0]
+        tokens = list(choice.token_ids)
+        return tokens, [row[token].logprob for row, token in zip(choice.logprobs, tokens, strict=True)]
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Token ids of one user message, by the model's chat template where it has one."""
+        tokenizer = self._engine.get_tokenizer()
+        if getattr(tokenizer, "chat_template", None) is None:
+            return list(tokenizer.encode(text))
+        messages = [{"role": "user", "content": text}]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer.encode(rendered, add_special_tokens=False))
+
+    def shutdown(self) -> None:
+        """Ends the engine core and its workers; returns when they are gone."""
+        self._engine.shutdown(timeout=5.0)
+        if self._claim is not None:
+            cores.release(self._claim)
+
+    async def _final(self, prompt: dict[str, Any], sampling: Any) -> Any:
+        self._meter.work_arrived()
+        last = None
+        async for output in self._engine.generate(prompt, sampling, f"check-{os.urandom(6).hex()}"):
+            last = output
+        return last
+
+
+class Said:
+    """What this process and its children printed since it was made, when that goes to files (as under Ray)."""
+
+    def __init__(self) -> None:
+        self._starts: dict[str, int] = {}
+        for descriptor in (1, 2):
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            if os.path.isfile(path):
+                self._starts[path] = os.path.getsize(path)
+
+    def reason(self, error: Exception) -> str:
+        """The root cause: the last error line printed by a child, else the exception itself."""
+        causes = [line for path, start in self._starts.items() for line in _error_lines(path, start)]
+        return causes[-1] if causes else _one_line(error)
+
+
+def quiet_environment() -> None:
+    """Settings that vLLM reads at import; those already given stay."""
+    for name, value in (("VLLM_NO_USAGE_STATS", "1"), ("VLLM_LOGGING_LEVEL", "WARNING")):
+        os.environ.setdefault(name, value)
+
+
+def _bind_cores(ranks: int, sharers: int, folder: Path) -> cores.Claim:
+    usable = len(os.sched_getaffinity(0))
+    claim = cores.claim(max(ranks, usable // max(1, sharers)), folder=folder)
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores.binding(claim.cores, ranks)
+    return claim
+
+
+def _has_avx512() -> bool:
+    return "avx512f" in Path("/proc/cpuinfo").read_text()
+
+
+ERROR_LINE = re.compile(r"(?:^|\s)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .+)$")
+
+
+def _error_lines(path: str, start: int) -> list[str]:
+    with open(path, errors="replace") as file:
+        file.seek(start)
+        found = [match.group(1) for line in file if (match := ERROR_LINE.search(line.rstrip()))]
+    return [line for line in found if "Engine core initialization failed" not in line]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]
