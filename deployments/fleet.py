@@ -34,9 +34,7 @@ OURS = {
 class Replicas(BaseModel):
     """How many engine replicas a model may have."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     min: Annotated[int, Field(ge=0)] = 1
     """Replicas kept even without load."""
@@ -46,18 +44,14 @@ class Replicas(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
-            raise ValueError(
-                f"min must be <= max, got min {self.min} and max {self.max}"
-            )
+            raise ValueError(f"min must be <= max, got min {self.min} and max {self.max}")
         return self
 
 
 class Model(BaseModel):
     """One model that the fleet serves."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
     """What clients write in `model`: letters, digits, `.`, `_` and `-`."""
@@ -90,9 +84,7 @@ class Model(BaseModel):
 class RouterSettings(BaseModel):
     """The front door."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""
@@ -107,9 +99,7 @@ class RouterSettings(BaseModel):
 class Scaling(BaseModel):
     """How replicas follow load."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     target_utilization: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Share of an engine's request slots that should be busy."""
@@ -120,9 +110,7 @@ class Scaling(BaseModel):
 class ClusterSettings(BaseModel):
     """The Ray cluster that carries the fleet."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     address: Literal["local"] = "local"
     """`local` starts Ray on this machine, on loopback, for as long as the fleet runs."""
@@ -131,9 +119,7 @@ class ClusterSettings(BaseModel):
 class Fleet(BaseModel):
     """Everything that fleet.yaml says."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     models: Annotated[list[Model], Field(min_length=1)]
     """What is served; each name once."""
@@ -146,9 +132,7 @@ class Fleet(BaseModel):
     def _names_differ(cls, models: list[Model]) -> list[Model]:
         name, count = Counter(model.name for model in models).most_common(1)[0]
         if count > 1:
-            raise ValueError(
-                f"each name may appear once, {name!r} appears {count} times"
-            )
+            raise ValueError(f"each name may appear once, {name!r} appears {count} times")
         return models
 
 
@@ -163,9 +147,7 @@ def load(path: Path) -> Fleet:
     try:
         return validate(parse(text))
     except FleetError as error:
-        raise FleetError(
-            "\n".join(f"{path}: {line}" for line in str(error).splitlines())
-        ) from None
+        raise FleetError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
 
 def validate(values: object) -> Fleet:
@@ -173,6 +155,4 @@ def validate(values: object) -> Fleet:
     try:
         return Fleet.model_validate(values)
     except ValidationError as error:
-        raise FleetError(
-            "\n".join(describe(line, Fleet) for line in error.errors())
-        ) from None
+        raise FleetError("\n".join(describe(line, Fleet) for line in error.errors())) from None

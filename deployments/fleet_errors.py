@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 
 class FleetError(ValueError):
-    """A fleet.yaml that can't be used; each line of its text names a field, what it was and what is allowed."""
+    """A fleet.yaml that can't be used; each line names a field, what it was and what is allowed."""
 
 
 def describe(error: ErrorDetails, root: type[BaseModel]) -> str:
@@ -20,11 +20,7 @@ def describe(error: ErrorDetails, root: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{where}: is missing{_meaning(error['loc'], root)}"
     if error["type"] == "value_error":
-        return (
-            f"{where}: {error['ctx']['error']}"
-            if "ctx" in error
-            else f"{where}: {error['msg']}"
-        )
+        return f"{where}: {error['ctx']['error']}" if "ctx" in error else f"{where}: {error['msg']}"
     if error["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: should be fields and values, got {_short(given)}"
     return f"{where}: {_allowed(error)}, got {_short(given)}"
@@ -46,22 +42,14 @@ def _allowed(error: ErrorDetails) -> str:
     if error["type"] == "string_pattern_mismatch":
         return "should be letters, digits, '.', '_' and '-', beginning with a letter or digit"
     if error["type"] == "too_short":
-        return (
-            f"should have at least {error['ctx']['min_length']}"
-            if "ctx" in error
-            else error["msg"]
-        )
+        return f"should have at least {error['ctx']['min_length']}" if "ctx" in error else error["msg"]
     subject, _, rest = error["msg"].partition(" ")
     return rest if subject in ("Input", "String", "Value") else error["msg"]
 
 
 def _meaning(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     field = _fields(location[:-1], root).get(str(location[-1]))
-    return (
-        f" ({field.description.rstrip('.')})"
-        if field is not None and field.description
-        else ""
-    )
+    return f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
 
 
 def _fields(location: tuple[int | str, ...], root: type[BaseModel]) -> dict[str, Any]:
@@ -70,23 +58,13 @@ def _fields(location: tuple[int | str, ...], root: type[BaseModel]) -> dict[str,
     for step in location:
         if isinstance(step, int):
             kind = next(iter(get_args(kind)), None)
-        elif (
-            isinstance(kind, type)
-            and issubclass(kind, BaseModel)
-            and step in kind.model_fields
-        ):
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and step in kind.model_fields:
             kind = kind.model_fields[step].annotation
         else:
             return {}
         if get_origin(kind) in (Union, UnionType):
-            kind = next(
-                (part for part in get_args(kind) if part is not type(None)), None
-            )
-    return (
-        kind.model_fields
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-        else {}
-    )
+            kind = next((part for part in get_args(kind) if part is not type(None)), None)
+    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -28,9 +28,7 @@ def _refuse_repeated_keys(node: yaml.Node) -> None:
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in seen:
-                raise FleetError(
-                    f"line {line}: {name} is already given in line {seen[name]}"
-                )
+                raise FleetError(f"line {line}: {name} is already given in line {seen[name]}")
             seen[name] = line
             _refuse_repeated_keys(value)
 

@@ -1,0 +1,138 @@
+"""How is Ray started on this machine for one run? On loopback, behind a fresh token, on ports of its own."""
+
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.processes import MARK
+
+PORT_RANGE = range(20000, 30000)
+"""Between Ray's worker ports and Linux's for outgoing connections, so that neither takes one meanwhile."""
+OBJECT_STORE_BYTES = 200 * 1000 * 1000
+"""Little passes through it: requests and answers travel on the link."""
+FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "RAY_JOB_ID")
+"""Variables that would tie this Ray to another one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ports:
+    """Every port of a Ray head that would otherwise be the same for each Ray of a machine, or any."""
+
+    gcs: int
+    object_manager: int
+    node_manager: int
+    client: int
+    dashboard: int
+    dashboard_metrics: int
+    agent: int
+    agent_grpc: int
+    runtime_env: int
+    metrics: int
+
+
+def free_ports(source: random.Random) -> Ports:
+    """Ports that nobody listens on now, drawn from `source`. Raises OSError when there are too few."""
+    names = Ports.__slots__
+    found: list[int] = []
+    for port in source.sample(PORT_RANGE, 50 * len(names)):
+        if _is_free(port):
+            found.append(port)
+        if len(found) == len(names):
+            return Ports(**dict(zip(names, found, strict=True)))
+    raise OSError(f"fewer than {len(names)} free ports between {PORT_RANGE.start} and {PORT_RANGE.stop}")
+
+
+def write_token(path: Path) -> None:
+    """A fresh token that only this user can read."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def environment(base: dict[str, str], *, run_id: str, token: Path, ports: Ports) -> dict[str, str]:
+    """The environment of Ray and of everything it starts; what the user has set for vLLM stays."""
+    chosen = {name: value for name, value in base.items() if name not in FOREIGN}
+    defaults = {
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Ray's own default of 0.1 s is missed on a busy machine.
+        "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",
+    }
+    return (
+        defaults
+        | chosen
+        | {
+            MARK: run_id,
+            # Else a process that renames itself overwrites the environment that /proc shows, mark included.
+            "SPT_NOENV": "1",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            # The one switch that keeps every port of Ray on loopback: without it 127.0.0.1 is replaced by
+            # the machine's own address, and GCS and raylet then listen on all interfaces.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_SERVE_LOG_TO_STDERR": "0",
+            # Models are local by now; engines need nothing from outside.
+            "HF_HUB_OFFLINE": "1",
+        }
+    )
+
+
+def ray_command(ports: Ports, *, folder: Path, cpus: int, gpus: int) -> list[str]:
+    """The command that starts a Ray head and stays until it dies."""
+    return [
+        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head", "--block"),
+        "--node-ip-address=127.0.0.1",
+        f"--port={ports.gcs}",
+        f"--object-manager-port={ports.object_manager}",
+        f"--node-manager-port={ports.node_manager}",
+        f"--ray-client-server-port={ports.client}",
+        f"--dashboard-port={ports.dashboard}",
+        f"--dashboard-agent-listen-port={ports.agent}",
+        f"--dashboard-agent-grpc-port={ports.agent_grpc}",
+        f"--runtime-env-agent-port={ports.runtime_env}",
+        f"--metrics-export-port={ports.metrics}",
+        f"--temp-dir={folder / 'ray'}",
+        f"--num-cpus={cpus}",
+        f"--num-gpus={gpus}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--disable-usage-stats",
+        "--include-log-monitor=false",
+        # Nodes come and go by Ray's autoscaler elsewhere; here there is one.
+        "--no-monitor",
+        "--log-color=false",
+    ]
+
+
+def start(
+    command: list[str], *, run_id: str, folder: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Starts Ray under its keeper (cluster/keeper.py), with this process as the driver; output in `ray.log`."""
+    with (folder / "ray.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster.keeper", run_id, str(os.getpid()), *command],
+            env=environment,
+            # Not the user's folder: Python would look for packages there first.
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C in the terminal is the driver's alone.
+            start_new_session=True,
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,125 @@
+"""Can this machine carry this fleet? Looked at before anything is started."""
+
+import errno
+import socket
+from pathlib import Path
+
+from cluster.inventory import Machine
+from deployments.fleet import Fleet, Model, RouterSettings
+from headrace.failure import Failure, bad_input
+
+PROCESS_BYTES = 1_500_000_000
+"""Memory of one engine process beside weights and KV cache, measured with vLLM 0.29 on CPU."""
+FLOAT32_BYTES = 4
+
+
+def check(fleet: Fleet, machine: Machine) -> None:
+    """Raises Failure when the fleet can't start here. Sources are folders by now."""
+    check_port(fleet.router)
+    for model in fleet.models:
+        _check_devices(model, machine)
+    if not machine.gpus:
+        _check_memory(fleet, machine)
+
+
+def check_port(router: RouterSettings) -> None:
+    """Raises Failure when the router could not listen: says who holds the port and how to use another."""
+    family = socket.AF_INET6 if ":" in router.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((router.host, router.port))
+        except socket.gaierror:
+            raise bad_input(f"router.host: {router.host!r} is no address of this machine") from None
+        except OSError as error:
+            raise _unusable(router, error) from None
+
+
+def memory_need_bytes(model: Model, *, avx512: bool) -> int:
+    """Memory that one CPU replica of a local checkpoint needs: weights, KV cache and processes."""
+    from deployments.vllm_engine import engine_arguments
+
+    arguments = engine_arguments(model, cpu=True, avx512=avx512)
+    ranks = model.tensor_parallel * model.pipeline_parallel
+    weights_bytes = _weights_bytes(Path(model.source), widened=arguments.get("dtype") == "float32")
+    return weights_bytes + ranks * int(arguments["kv_cache_memory_bytes"]) + (1 + ranks) * PROCESS_BYTES
+
+
+def holder(port: int) -> str:
+    """The process that listens on a port, as pid and command line; says so when it can't be seen."""
+    import psutil
+
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            try:
+                command = " ".join(psutil.Process(connection.pid).cmdline())
+            except psutil.Error:
+                continue
+            return f"pid {connection.pid} ({command[:80]})"
+    return "a process that this user can't see"
+
+
+def _unusable(router: RouterSettings, error: OSError) -> Failure:
+    if error.errno == errno.EADDRINUSE:
+        return Failure(
+            f"port {router.port} is in use by {holder(router.port)}: end it, or take another with --port"
+        )
+    if error.errno == errno.EACCES:
+        return bad_input(
+            f"router.port: {router.port} is reserved for root: take one from 1024 up with --port"
+        )
+    return bad_input(f"router.host: can't listen on {router.host}: {(error.strerror or str(error)).lower()}")
+
+
+def _check_devices(model: Model, machine: Machine) -> None:
+    if model.nodes > 1:
+        raise bad_input(
+            f"{model.name}: nodes is {model.nodes}, but `headrace serve` starts Ray on this machine alone: "
+            "nodes must be 1 here"
+        )
+    ranks = model.tensor_parallel * model.pipeline_parallel
+    need = ranks * max(1, model.replicas.min)
+    if machine.gpus and need > len(machine.gpus):
+        raise bad_input(
+            f"{model.name}: tensor_parallel x pipeline_parallel x replicas.min needs {need} GPUs, "
+            f"this machine has {len(machine.gpus)}"
+        )
+    if not machine.gpus and ranks > machine.cores:
+        raise bad_input(
+            f"{model.name}: tensor_parallel x pipeline_parallel is {ranks}, "
+            f"this machine has {machine.cores} CPU cores"
+        )
+
+
+def _check_memory(fleet: Fleet, machine: Machine) -> None:
+    avx512 = "avx512f" in machine.cpu_features
+    needs = {
+        model.name: model.replicas.min * memory_need_bytes(model, avx512=avx512) for model in fleet.models
+    }
+    lacking_bytes = sum(needs.values()) - machine.available_bytes
+    if lacking_bytes > 0:
+        each = ", ".join(f"{name} {_gb(need)}" for name, need in needs.items())
+        raise Failure(
+            f"too little memory by {_gb(lacking_bytes)}: {each} needed, "
+            f"{_gb(machine.available_bytes)} available; "
+            "take a smaller model, fewer replicas (replicas.min) or a smaller KV cache "
+            "(engine: kv_cache_memory_bytes)"
+        )
+
+
+def _weights_bytes(folder: Path, *, widened: bool) -> int:
+    files = list(folder.glob("*.safetensors"))
+    return sum(_parameters(file) * FLOAT32_BYTES if widened else file.stat().st_size for file in files)
+
+
+def _parameters(file: Path) -> int:
+    from math import prod
+
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as tensors:
+        return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+
+
+def _gb(count_bytes: int) -> str:
+    return f"{count_bytes / 1e9:.1f} GB"

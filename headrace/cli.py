@@ -1,0 +1,168 @@
+"""What can be typed after `headrace`? Each command loads what it needs when it runs: --help is quick."""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from headrace.failure import Failure
+
+app = typer.Typer(
+    help="Serve large language models on a Ray cluster.\n\n"
+    "  headrace serve smollm2 --ask 'What is the capital of France?'\n\n"
+    "  headrace init && headrace serve fleet.yaml --detach",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
+
+
+def main() -> NoReturn:
+    """Runs one command; a user's mistake ends with one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except Failure as failure:
+        _complain(str(failure))
+        code = failure.exit_code
+    except typer.TyperException as error:
+        _complain(error.format_message())
+        code = error.exit_code
+    sys.exit(code or 0)
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        print(f"headrace: {line}", file=sys.stderr)
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def serve(
+    context: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FLEET.YAML|MODEL",
+            help="A fleet file, or a model: smollm2, tiny, a folder, owner/name. Default: ./fleet.yaml.",
+        ),
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the endpoint (8000).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
+    ask: Annotated[str | None, typer.Option(metavar="QUESTION", help="Ask this when ready.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="With --ask: stop clean after the answer.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background once ready.")] = False,
+    name: Name = "default",
+) -> None:
+    """Start a fleet on this machine and serve it until Ctrl-C.
+
+    \b
+    headrace serve fleet.yaml
+    headrace serve smollm2 --ask "What is the capital of France?" --once
+    headrace serve tiny --port 8001 --name second -- --max-model-len 1024
+    """
+    from headrace.serve import serve
+
+    serve(what, context.args, port=port, host=host, question=ask, once=once, detach=detach, name=name)
+
+
+@app.command()
+def stop(name: Name = "default") -> None:
+    """End a run, also one whose driver has died. Nothing of it is left.
+
+    \b
+    headrace stop
+    headrace stop --name second
+    """
+    from headrace.stop import stop
+
+    stop(name)
+
+
+@app.command()
+def status(
+    name: Name = "default",
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Show models, replicas, load and queues of a run.
+
+    \b
+    headrace status
+    headrace status --watch
+    """
+    from headrace.status import status
+
+    status(name, watch=watch)
+
+
+@app.command()
+def chat(
+    model: Annotated[str | None, typer.Argument(help="Default: the run's first model.")] = None,
+    url: Annotated[str | None, typer.Option(help="Endpoint, such as http://host:8000.")] = None,
+    name: Name = "default",
+) -> None:
+    """Talk to a model in the terminal. Ctrl-C cancels an answer, Ctrl-D leaves.
+
+    \b
+    headrace chat
+    headrace chat smollm2 --url http://127.0.0.1:8000
+    """
+    from headrace.chat import chat
+
+    chat(model, url=url, name=name)
+
+
+@app.command()
+def fetch(
+    source: Annotated[str, typer.Argument(help="smollm2, tiny, a hub id (owner/name), or a folder.")],
+) -> None:
+    """Bring a model to this machine, whole and checked.
+
+    \b
+    headrace fetch smollm2
+    headrace fetch HuggingFaceTB/SmolLM2-360M-Instruct
+    """
+    from headrace.fetch import fetch
+
+    fetch(source)
+
+
+@app.command()
+def init(
+    path: Annotated[str, typer.Argument(help="File to write.")] = "fleet.yaml",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+) -> None:
+    """Write an example fleet file with comments.
+
+    \b
+    headrace init
+    headrace init other.yaml --force
+    """
+    from headrace.init import init
+
+    init(path, force=force)
+
+
+@app.command()
+def doctor() -> None:
+    """Check what serving needs; exit code 1 when something is missing.
+
+    \b
+    headrace doctor
+    """
+    from headrace.doctor import doctor
+
+    doctor()
+
+
+@app.command(hidden=True)
+def schema() -> None:
+    """Print the JSON schema of fleet.yaml, for editors.
+
+    \b
+    headrace schema > fleet.schema.json
+    """
+    from headrace.schema import schema
+
+    print(schema())

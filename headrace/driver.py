@@ -1,0 +1,143 @@
+"""How does a fleet live on this machine, from the claim of its name to its last process?"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+import httpx
+
+from cluster import runs
+from cluster.inventory import machine
+from deployments import declare
+from deployments.fleet import Fleet
+from headrace import ask, diagnosis, leftovers
+from headrace.checks import check
+from headrace.failure import Failure
+from headrace.fetching import FetchError, resolve
+from headrace.folders import runs_folder
+from headrace.local_ray import Live, local_ray
+from headrace.serve_rest import ServeRefused
+from headrace.steps import Steps, Update
+
+LOOK_EVERY_S = 0.5
+SAMPLE_QUESTION = "What is the capital of France?"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What `headrace serve` was asked for."""
+
+    fleet: Fleet
+    name: str
+    question: str | None = None
+    """Asked once the fleet is ready."""
+    once: bool = False
+    """End after the answer."""
+
+
+def serve(wish: Wish, steps: Steps) -> None:
+    """Serves until a signal comes; then nothing is left. Raises Failure, KeyboardInterrupt (if not yet ready)."""
+    try:
+        with _signals_interrupt(), runs.claim(runs_folder(), wish.name):
+            leftovers.sweep(wish.name, steps)
+            fleet = _fetched(wish.fleet, steps)
+            hardware = machine()
+            check(fleet, hardware)
+            with local_ray(fleet, wish.name, hardware, steps) as live:
+                _deploy(live, fleet, steps)
+                _serve(live, wish, steps)
+    except runs.NameTaken:
+        raise _taken(wish.name) from None
+
+
+def _fetched(fleet: Fleet, steps: Steps) -> Fleet:
+    """The fleet with each source as a local folder."""
+    models = []
+    for model in fleet.models:
+        try:
+            folder = resolve(model.source)
+        except FetchError as error:
+            raise Failure(f"{model.name}: {error}") from None
+        steps.say(f"✓ {model.name}: {folder}")
+        models.append(model.model_copy(update={"source": str(folder.absolute())}))
+    return fleet.model_copy(update={"models": models})
+
+
+def _deploy(live: Live, fleet: Fleet, steps: Steps) -> None:
+    with steps.step("Deploying", "Ready") as update:
+        try:
+            live.rest.deploy(declare.schema(fleet))
+        except (ServeRefused, httpx.HTTPError) as error:
+            live.check(timeout_s=2.0)
+            raise Failure(f"Serve refused the fleet: {error}") from None
+        while not _answers(live.run.url):
+            live.check(timeout_s=LOOK_EVERY_S)
+            _look(live, update)
+
+
+def _look(live: Live, update: Update) -> None:
+    applications = live.rest.applications()
+    if failed := diagnosis.failures(applications):
+        raise Failure("\n".join(failed))
+    if states := diagnosis.states(applications):
+        update(states)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=5.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _serve(live: Live, wish: Wish, steps: Steps) -> None:
+    live.serving = True
+    try:
+        if wish.question is not None:
+            _ask(live, wish.question, steps)
+        live.record(replace(live.run, ready=True))
+        if wish.once:
+            return
+        steps.say(
+            f"Try it:\n  {ask.curl(live.run.url, live.run.models[0], wish.question or SAMPLE_QUESTION)}"
+        )
+        steps.say(f"Serving {', '.join(live.run.models)} on {live.run.url}/v1 until Ctrl-C")
+        live.check(timeout_s=None)
+    except KeyboardInterrupt:
+        steps.say("")
+
+
+def _ask(live: Live, question: str, steps: Steps) -> None:
+    answer = ask.Answer()
+    steps.say(f"> {question}")
+    try:
+        for text in ask.stream(
+            live.run.url, live.run.models[0], [{"role": "user", "content": question}], answer
+        ):
+            steps.console.out(text, end="", highlight=False)
+    except ask.AnswerFailed as error:
+        raise Failure(f"the question was not answered: {error}") from None
+    steps.say(f"\n  {answer.figures}")
+
+
+def _taken(name: str) -> Failure:
+    run = runs.read(runs_folder(), name)
+    who = f"pid {run.driver.pid}, {run.url}" if run else "just starting"
+    return Failure(
+        f"run {name!r} is live ({who}): `headrace stop --name {name}` ends it, "
+        "--name starts another beside it"
+    )
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM and a closed terminal end a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    yield

@@ -1,0 +1,47 @@
+"""What does a new fleet file look like?"""
+
+from pathlib import Path
+
+from headrace.failure import bad_input
+
+EXAMPLE = """\
+# What this fleet serves. `headrace serve fleet.yaml` starts it; only `models` is required.
+
+models:
+  - name: smollm2            # what clients write in "model"
+    source: smollm2          # smollm2, tiny, a folder, or a hub id (owner/name)
+    tensor_parallel: 1       # devices over which each layer is split
+    pipeline_parallel: 1     # groups of layers, each on its own devices
+    replicas:                # engines that load may bring
+      min: 1
+      max: 1
+    engine:                  # engine arguments, by vLLM's names
+      max_model_len: 2048
+    require_reference: true  # refuse a checkpoint without reference numbers beside it
+
+router:
+  host: 127.0.0.1            # 0.0.0.0 listens on every interface
+  port: 8000                 # OpenAI-compatible endpoint
+  replicas: 1                # routers, each with its own queue
+  max_queued_requests: 1024  # waiting requests per router and model before more are refused
+
+scaling:
+  target_utilization: 0.7    # share of an engine's request slots that should be busy
+  hold_s: 60                 # seconds for which the largest recent need is kept
+
+cluster:
+  address: local             # starts Ray on this machine, on loopback, while the fleet runs
+"""
+
+
+def init(path: str, *, force: bool) -> None:
+    """Writes an example. Raises Failure rather than overwrite a file."""
+    target = Path(path)
+    try:
+        with target.open("w" if force else "x") as file:
+            file.write(EXAMPLE)
+    except FileExistsError:
+        raise bad_input(f"{path} exists: give another path, or --force to overwrite it") from None
+    except OSError as error:
+        raise bad_input(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    print(f"wrote {path}: `headrace serve {path}` starts it")
