@@ -1,0 +1,251 @@
+"""Does Ray Serve get an answer for every deployment, whatever it asks, and can it ship the policy by value?
+
+Contexts, metrics and the wrapper round the policy are Serve's own; only the controller's loop is played here.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
+from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
+from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
+
+from autoscaling import ServePolicy
+
+ROUTER = DeploymentID(name="router", app_name="headrace")
+ENGINE = DeploymentID(name="engine-tiny", app_name="headrace")
+OTHER = DeploymentID(name="engine-big.1", app_name="headrace")
+
+
+class Application:
+    """One router and engines, as Serve's controller would drive them: targets are met at once."""
+
+    def __init__(self, *engines: DeploymentID, max_replicas: int = 8) -> None:
+        self.policy = _apply_app_level_autoscaling_config(ServePolicy(target_utilization=0.7, hold_s=60.0))
+        self.now_s = 1_000.0
+        self.max_replicas = max_replicas
+        self.targets = {ROUTER: 1, **dict.fromkeys(engines, 0)}
+        self.states: dict[DeploymentID, dict] = {}
+        self.reports: dict[ReplicaID, dict[str, float]] = {}
+        self.report_age_s = 0.0
+
+    def replicas(self, deployment: DeploymentID) -> list[ReplicaID]:
+        return [ReplicaID(str(number), deployment) for number in range(self.targets[deployment])]
+
+    def queue(self, requests: float, model: str = "tiny") -> None:
+        self.reports.setdefault(self.replicas(ROUTER)[0], {})[f"queued_requests.{model}"] = requests
+
+    def run(self, deployment: DeploymentID, *, running: float, waiting: float = 0, slots: float = 10) -> None:
+        """Every replica reports the same load."""
+        for replica in self.replicas(deployment):
+            self.reports[replica] = {
+                "running_requests": running,
+                "waiting_requests": waiting,
+                "slots": slots,
+            }
+
+    def context(self, deployment: DeploymentID) -> AutoscalingContext:
+        running = self.replicas(deployment)
+        raw_metrics: dict[str, dict[ReplicaID, list[TimeStampedValue]]] = {}
+        for replica in running:
+            for name, value in self.reports.get(replica, {}).items():
+                samples = [TimeStampedValue(self.now_s - 60, 999.0)]
+                samples.append(TimeStampedValue(self.now_s - self.report_age_s, value))
+                raw_metrics.setdefault(name, {})[replica] = samples
+        bounds = (1, 1) if deployment == ROUTER else (0, self.max_replicas)
+        return AutoscalingContext(
+            deployment_id=deployment,
+            deployment_name=deployment.name,
+            app_name=deployment.app_name,
+            current_num_replicas=len(running),
+            target_num_replicas=self.targets[deployment],
+            running_replicas=running,
+            total_num_requests=0.0,
+            total_queued_requests=0.0,
+            aggregated_metrics={},
+            raw_metrics=raw_metrics,
+            capacity_adjusted_min_replicas=bounds[0],
+            capacity_adjusted_max_replicas=bounds[1],
+            policy_state=self.states.get(deployment, {}),
+            last_scale_up_time=None,
+            last_scale_down_time=None,
+            current_time=self.now_s,
+            config=AutoscalingConfig(
+                min_replicas=bounds[0], max_replicas=bounds[1], upscale_delay_s=0, downscale_delay_s=0
+            ),
+        )
+
+    def tick(self, after_s: float = 0.125) -> dict[str, int]:
+        self.now_s += after_s
+        targets, self.states = self.policy({key: self.context(key) for key in self.targets})
+        self.targets |= targets
+        return {key.name: target for key, target in self.targets.items()}
+
+
+def test_every_deployment_gets_a_target_and_the_router_keeps_its_own():
+    application = Application(ENGINE, OTHER)
+    assert application.tick() == {"router": 1, "engine-tiny": 0, "engine-big.1": 0}
+
+
+def test_a_queue_in_the_router_starts_its_own_model_from_zero_and_no_other():
+    application = Application(ENGINE, OTHER)
+    application.queue(5.0, model="big.1")
+    application.queue(0.0)
+    assert application.tick() == {"router": 1, "engine-tiny": 0, "engine-big.1": 1}
+
+
+def test_a_busy_engine_gets_company_and_an_idle_fleet_goes_to_zero_after_the_hold():
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 1
+    application.queue(11.0)
+    application.run(ENGINE, running=10.0)
+    assert application.tick()["engine-tiny"] == 3
+    application.queue(0.0)
+    application.run(ENGINE, running=0.0)
+    assert application.tick(59.0)["engine-tiny"] == 3
+    assert application.tick(1.0)["engine-tiny"] == 1, "Serve itself goes to zero by way of one"
+    assert application.tick()["engine-tiny"] == 0
+    application.queue(21.0)
+    assert application.tick(1.0)["engine-tiny"] == 3, "from zero to what is needed in one decision"
+
+
+def test_between_two_decisions_the_last_one_is_repeated():
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 1
+    application.run(ENGINE, running=1.0)
+    application.queue(0.0)
+    application.tick()
+    application.queue(100.0)
+    assert application.tick(0.5)["engine-tiny"] == 1
+    assert application.tick(0.5)["engine-tiny"] == 8
+
+
+def test_old_numbers_are_silence_and_silence_changes_nothing():
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 3
+    application.run(ENGINE, running=7.0)
+    application.queue(0.0)
+    application.tick()
+    application.report_age_s = 5.1
+    application.run(ENGINE, running=0.0)
+    for _ in range(100):
+        assert application.tick(1.0)["engine-tiny"] == 3
+
+
+def test_a_silent_router_keeps_idle_engines():
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 3
+    application.run(ENGINE, running=0.0)
+    for _ in range(100):
+        assert application.tick(1.0)["engine-tiny"] == 3
+    application.queue(0.0)
+    for _ in range(62):
+        application.tick(1.0)
+    assert application.targets[ENGINE] == 0
+
+
+def test_a_lost_state_costs_no_replica():
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 3
+    application.run(ENGINE, running=0.0)
+    application.queue(0.0)
+    application.tick()
+    application.states = {}
+    assert application.tick(59.0)["engine-tiny"] == 3
+    assert application.tick(59.0)["engine-tiny"] == 3
+    assert application.tick(1.0)["engine-tiny"] < 3
+
+
+def test_the_state_is_json_beside_the_keys_of_serve():
+    application = Application(ENGINE)
+    application.queue(5.0)
+    application.tick()
+    assert set(json.loads(json.dumps(application.states[ENGINE]))) > {"headrace"}
+
+
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), "many"])
+def test_nonsense_is_logged_once_and_changes_nothing(nonsense, caplog: pytest.LogCaptureFixture):
+    application = Application(ENGINE, OTHER)
+    application.targets[ENGINE] = 2
+    application.queue(0.0)
+    application.queue(5.0, model="big.1")
+    application.run(ENGINE, running=nonsense)
+    with caplog.at_level(logging.INFO, logger="ray.serve"):
+        for _ in range(5):
+            targets = application.tick(1.0)
+    assert targets == {"router": 1, "engine-tiny": 2, "engine-big.1": 1}, "others go on"
+    assert sum("engine-tiny keeps its replicas" in record.message for record in caplog.records) == 1
+
+
+def test_a_state_of_another_shape_is_dropped():
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 2
+    application.run(ENGINE, running=0.0)
+    application.queue(0.0)
+    application.states = {ENGINE: {"headrace": {"decided_s": "yesterday"}}}
+    assert application.tick()["engine-tiny"] == 2
+    assert application.tick()["engine-tiny"] == 2
+    assert application.states[ENGINE]["headrace"]["replicas"] == 2
+
+
+def test_a_change_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture):
+    application = Application(ENGINE)
+    application.queue(5.0)
+    with caplog.at_level(logging.INFO, logger="ray.serve"):
+        application.tick()
+    assert [record.message for record in caplog.records] == [
+        "engine-tiny: 0 -> 1 replicas; 0 requests in engines, 5 queued; no replica has told its slots yet"
+    ]
+
+
+def test_targets_that_make_no_sense_are_refused_at_once():
+    with pytest.raises(ValueError, match="utilization must be above 0 and at most 1, got 70"):
+        ServePolicy(target_utilization=70)
+
+
+BARE = """
+import sys
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"autoscaling", "routing", "cluster", "deployments", "headrace"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Nowhere())
+sys.path.append(sys.argv[1])
+from types import SimpleNamespace
+from ray import cloudpickle
+
+policy = cloudpickle.load(sys.stdin.buffer)(target_utilization=0.7, hold_s=60.0)
+replica = SimpleNamespace(unique_id="r")
+def context(name, target, running, metrics):
+    raw = {key: {0: [SimpleNamespace(timestamp=10.0, value=value)]} for key, value in metrics.items()}
+    return SimpleNamespace(deployment_name=name, current_time=10.0, target_num_replicas=target,
+        running_replicas=running, raw_metrics=raw, capacity_adjusted_min_replicas=0,
+        capacity_adjusted_max_replicas=8, policy_state={})
+targets, states = policy({
+    "a": context("router", 1, [0], {"queued_requests.tiny": 5.0}),
+    "b": context("engine-tiny", 0, [], {}),
+})
+targets_again, _ = policy({"b": SimpleNamespace(deployment_name="engine-tiny", target_num_replicas=4)})
+print(targets, sorted(states["b"]["headrace"]), targets_again, "autoscaling" in sys.modules)
+"""
+
+
+def test_the_policy_works_by_value_where_this_project_is_not_installed():
+    policy = AutoscalingPolicy(policy_function="autoscaling:ServePolicy")
+    answer = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", BARE, str(Path(ray.__file__).parents[1])],
+        input=policy.get_serialized_policy_def(),
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert answer.stdout.decode().strip() == (
+        "{'a': 1, 'b': 1} ['decided_s', 'memory', 'replicas'] {'b': 4} False"
+    ), answer.stderr.decode()
