@@ -114,7 +114,7 @@ def ray_command(ports: Ports, *, folder: Path, cpus: int, gpus: int) -> list[str
 def start(
     command: list[str], *, run_id: str, folder: Path, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Starts Ray under its keeper (cluster/keeper.py), with this process as the driver; output in `ray.log`."""
+    """Starts Ray under its keeper (keeper.py), this process being the driver; output in `ray.log`."""
     with (folder / "ray.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "cluster.keeper", run_id, str(os.getpid()), *command],

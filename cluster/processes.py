@@ -45,12 +45,19 @@ def command_line(process: Process) -> str:
         return ""
 
 
+def all_marked() -> dict[str, tuple[Process, ...]]:
+    """Every process that carries a run's mark, by run id, the calling one left out."""
+    found: dict[str, tuple[Process, ...]] = {}
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        run_id = _mark(pid)
+        if run_id is not None and pid != os.getpid() and (process := identify(pid)) is not None:
+            found[run_id] = (*found.get(run_id, ()), process)
+    return found
+
+
 def marked(run_id: str) -> tuple[Process, ...]:
     """Every process that carries the mark of this run, the calling one left out."""
-    wanted = f"{MARK}={run_id}".encode()
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    found = (identify(pid) for pid in pids if pid != os.getpid() and wanted in _environment(pid))
-    return tuple(process for process in found if process is not None)
+    return all_marked().get(run_id, ())
 
 
 def send(process: Process, number: signal.Signals) -> None:
@@ -95,7 +102,7 @@ def first_gone(processes: Iterable[Process], timeout_s: float | None = None) -> 
 
 
 def end_run(run_id: str, *, grace_s: float) -> tuple[Process, ...]:
-    """Ends every process of a run: SIGTERM, after `grace_s` SIGKILL. Returns those that outlived even that."""
+    """Ends every process of a run: SIGTERM, after `grace_s` SIGKILL. Returns those that outlived it."""
     asked = marked(run_id)
     for process in asked:
         send(process, signal.SIGTERM)
@@ -110,11 +117,13 @@ def end_run(run_id: str, *, grace_s: float) -> tuple[Process, ...]:
     return marked(run_id)
 
 
-def _environment(pid: int) -> list[bytes]:
+def _mark(pid: int) -> str | None:
+    prefix = f"{MARK}=".encode()
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return []
+        return None
+    return next((line.removeprefix(prefix).decode() for line in variables if line.startswith(prefix)), None)
 
 
 def _readable(descriptors: list[int], timeout_s: float | None) -> list[tuple[int, int]]:

@@ -68,8 +68,10 @@ def _fields(location: tuple[int | str, ...], root: type[BaseModel]) -> dict[str,
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
-    return "".join(steps).removeprefix(".")
+    plain = (
+        f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in location
+    )
+    return "".join(plain).removeprefix(".")
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from headrace import ask, diagnosis, leftovers
 from headrace.checks import check
 from headrace.failure import Failure
 from headrace.fetching import FetchError, resolve
+from headrace.fetching.progress import shown_on
 from headrace.folders import runs_folder
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
@@ -38,7 +39,7 @@ class Wish:
 
 
 def serve(wish: Wish, steps: Steps) -> None:
-    """Serves until a signal comes; then nothing is left. Raises Failure, KeyboardInterrupt (if not yet ready)."""
+    """Serves until a signal comes; then nothing is left. Raises Failure, KeyboardInterrupt (before ready)."""
     try:
         with _signals_interrupt(), runs.claim(runs_folder(), wish.name):
             leftovers.sweep(wish.name, steps)
@@ -57,10 +58,11 @@ def _fetched(fleet: Fleet, steps: Steps) -> Fleet:
     models = []
     for model in fleet.models:
         try:
-            folder = resolve(model.source)
+            with shown_on(steps.console) as progress:
+                folder = resolve(model.source, progress=progress)
         except FetchError as error:
             raise Failure(f"{model.name}: {error}") from None
-        steps.say(f"✓ {model.name}: {folder}")
+        steps.say(f"✓ {model.name} is here: {folder}")
         models.append(model.model_copy(update={"source": str(folder.absolute())}))
     return fleet.model_copy(update={"models": models})
 

@@ -54,7 +54,7 @@ class Live:
 
 @contextmanager
 def local_ray(fleet: Fleet, name: str, machine: Machine, steps: Steps) -> Iterator[Live]:
-    """Starts Ray for one run, and ends all of the run when the block ends, however it does. Raises Failure."""
+    """Starts Ray for one run, and ends the whole run when the block ends, however that is. Raises Failure."""
     run = _prepare(fleet, name)
     ports = launch.free_ports(random.Random())
     folder = Path(run.folder)

@@ -1,4 +1,4 @@
-"""What does Serve's REST say and do? Deployment, details, deletion; on the dashboard's port, with the token."""
+"""What does Serve's REST say and do? Deployment, details, deletion; on the dashboard's port, by token."""
 
 import json
 from pathlib import Path

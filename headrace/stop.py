@@ -17,7 +17,7 @@ PATIENCE_S = 45.0
 
 
 def stop(name: str) -> None:
-    """Asks the driver to end, then ends what still carries the run's mark. Raises Failure if something stays."""
+    """Asks the driver to end, then ends what carries the run's mark. Raises Failure if something stays."""
     steps = Steps(Console(highlight=False))
     run = runs.read(runs_folder(), name)
     if run is None:

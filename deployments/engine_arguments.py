@@ -1,0 +1,36 @@
+"""Which engine arguments does the installed vLLM know? Read from its source: importing it takes seconds."""
+
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
+from deployments.fleet import Fleet
+from deployments.fleet_errors import FleetError, nearest
+
+DEFINED_IN = "engine/arg_utils.py"
+CLASSES = ("EngineArgs", "AsyncEngineArgs")
+
+
+def check(fleet: Fleet) -> None:
+    """Raises FleetError, one line for each unknown engine argument. Without vLLM none is checked."""
+    if not (known := known_arguments()):
+        return
+    wrong = [
+        f"models[{i}].engine.{name}: vLLM has no such engine argument{nearest(name, known)}"
+        for i, model in enumerate(fleet.models)
+        for name in model.engine
+        if name not in known
+    ]
+    if wrong:
+        raise FleetError("\n".join(wrong))
+
+
+def known_arguments() -> list[str]:
+    """Names of vLLM's engine arguments; empty where vLLM is not installed."""
+    found = find_spec("vllm")
+    if found is None or found.origin is None:
+        return []
+    tree = ast.parse((Path(found.origin).parent / DEFINED_IN).read_text())
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in CLASSES)
+    fields = (node.target for part in classes for node in part.body if isinstance(node, ast.AnnAssign))
+    return [field.id for field in fields if isinstance(field, ast.Name)]

@@ -1,0 +1,64 @@
+"""How does one talk to a served model in a terminal?"""
+
+import sys
+
+import httpx
+
+from headrace.ask import Answer, AnswerFailed, Message, stream
+from headrace.endpoint import endpoint
+from headrace.failure import Failure, bad_input
+
+
+def chat(model: str | None, *, url: str | None, name: str) -> None:
+    """Talks until Ctrl-D. Raises Failure when there is no endpoint or no such model."""
+    url = (url or endpoint(name)).rstrip("/").removesuffix("/v1")
+    model = _model(url, model)
+    if sys.stdin.isatty():
+        # Line editing and history in the prompt, by being there.
+        import readline  # noqa: F401
+
+        print(f"Talking to {model} on {url}. Ctrl-C cancels an answer, Ctrl-D leaves.")
+    messages: list[Message] = []
+    while (question := _question()) is not None:
+        if question.strip():
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": _answer(url, model, messages)})
+
+
+def _question() -> str | None:
+    """The next line; None at its end. Ctrl-C discards what was typed."""
+    while True:
+        try:
+            return input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            print()
+
+
+def _answer(url: str, model: str, messages: list[Message]) -> str:
+    """Prints the answer as it comes; what came before Ctrl-C or a failure counts as said."""
+    answer = Answer()
+    try:
+        for text in stream(url, model, messages, answer):
+            print(text, end="", flush=True)
+        print(f"\n  ({answer.figures})")
+    except KeyboardInterrupt:
+        print("\n  (cancelled)")
+    except AnswerFailed as error:
+        print(f"\n  ({error})")
+    return answer.text
+
+
+def _model(url: str, wanted: str | None) -> str:
+    try:
+        listed = httpx.get(f"{url}/v1/models", timeout=10.0, trust_env=False).raise_for_status().json()
+        served = [entry["id"] for entry in listed["data"]]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        raise Failure(f"{url} does not answer as an OpenAI-compatible endpoint: {error}") from None
+    if wanted is None and served:
+        return served[0]
+    if wanted not in served:
+        raise bad_input(f"{url} serves no model {wanted!r}, but: {', '.join(served) or 'none'}")
+    return wanted
