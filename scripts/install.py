@@ -8,9 +8,11 @@ rest of an interrupted run, or all. Only the standard library: there is nothing 
 from __future__ import annotations  # an old Python must get as far as looking for a newer one
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,9 +28,10 @@ CONSTRAINTS = ROOT / "constraints.txt"
 INPUTS = (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__).resolve())
 SUPPORTED = ((3, 11), (3, 12))
 TORCH_INDEX = os.environ.get("HEADRACE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
-# vLLM brings CUDA builds of them. Beside a CPU torch they break every import of transformers; nothing needs them.
+# Nothing needs them. vLLM brings their CUDA builds, beside which a CPU torch breaks transformers' imports.
 UNNEEDED = ("torchvision", "torchaudio", "torchcodec")
 LOG_TAIL_LINES = 25
+BIG_DOWNLOAD = re.compile(r"\s*Downloading ([^-]+-[^-]+)\S* \((\d{3,}\.\d MB|\S+ GB)\)")
 STARTED_S = time.monotonic()
 
 
@@ -37,29 +40,38 @@ class Stop(Exception):
 
 
 def main() -> None:
-    """Installs, or says in one line why not (exit code 2)."""
+    """Installs, or says why not (exit code 2)."""
     try:
         run_under_supported_python()
-        variant = "gpu" if has_gpu() else "cpu"
-        wanted = stamp(variant)
-        if STAMP.exists() and is_whole_venv() and json.loads(STAMP.read_text()) == wanted:
-            return
-        install(variant)
-        STAMP.write_text(json.dumps(wanted))
-        say(f"installed; the log is {LOG.relative_to(ROOT)}")
+        with Path(__file__).open() as own:
+            fcntl.flock(own, fcntl.LOCK_EX)  # `make test` beside a first `make serve` waits for it
+            install_if_needed("gpu" if has_gpu() else "cpu")
     except Stop as stop:
         print(f"install: {stop}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("install: interrupted; run again, it goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def install_if_needed(variant: str) -> None:
+    """Installs unless the stamp of a finished run still holds."""
+    wanted = stamp(variant)
+    if STAMP.exists() and is_whole_venv() and json.loads(STAMP.read_text()) == wanted:
+        return
+    install(variant)
+    STAMP.write_text(json.dumps(wanted))
+    say(f"installed; the log is {LOG.relative_to(ROOT)}")
 
 
 def install(variant: str) -> None:
     """Every step, each of which finds out by itself what is left to do."""
     require_system_parts(variant)
     make_venv()
-    say(f"installing the {variant} variant; the first time takes some minutes and 4 GB")
+    say(f"installing the {variant} variant; the first time takes some minutes and 4 GB of disk")
+    forget_unfinished_packages()
     pip("install", "--constraint", str(CONSTRAINTS), "pip")
     remove_other_variant(variant)
-    forget_unfinished_packages()
     extra_index = find_torch_index() if variant == "cpu" else []
     groups = [argument for group in ("test", "check", "fetch") for argument in ("--group", group)]
     pip("install", "--constraint", str(CONSTRAINTS), *extra_index, "--editable", f".[{variant}]", *groups)
@@ -142,7 +154,7 @@ def is_whole_venv() -> bool:
 
 def make_venv() -> None:
     """Makes .venv; one that is broken, of another Python or moved here is made anew."""
-    if VENV.exists() and not is_whole_venv():
+    if VENV.exists() and not (is_whole_venv() and run_python("import pip").returncode == 0):
         say(".venv is incomplete, moved or of another Python version: making it anew")
         shutil.rmtree(VENV)
     if not VENV.exists():
@@ -234,9 +246,22 @@ def pip(*arguments: str) -> None:
 
 def logged(command: list[str]) -> int:
     """Runs a command with its output appended to the log; its exit code."""
-    with LOG.open("a") as log:
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with LOG.open("a") as log, subprocess.Popen(command, cwd=ROOT, text=True, **both) as process:
         print("$", *command, file=log, flush=True)
-        return subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+        for line in process.stdout or ():
+            print(line, end="", file=log, flush=True)
+            report(line)
+    return process.returncode
+
+
+def report(line: str) -> None:
+    """Says what takes long, of all that pip says."""
+    big = BIG_DOWNLOAD.match(line)
+    if big:
+        say(f"downloading {big[1]}, {big[2]}")
+    if line.startswith("Installing collected packages"):
+        say(f"unpacking {line.count(',') + 1} packages")
 
 
 def say(text: str) -> None:
