@@ -1,9 +1,9 @@
 """How do frames get from a router to an engine replica and back, and when is the other side gone?
 
-The engine binds, routers connect: ZeroMQ with CURVE, and only routers whose public key came over the Serve handle are
-let in. Everything said in one event-loop turn leaves as one frame. Memory is bounded: what a slow router has not taken
-yet is merged, choice by choice, never queued frame by frame. A peer that is silent for SILENCE_S, or whose frames have
-a gap, is lost.
+The engine binds, routers connect: ZeroMQ with CURVE, and only routers whose public key came over the Serve
+handle are let in. Everything said in one event-loop turn leaves as one frame. Memory is bounded: what a slow
+router has not taken yet is merged, choice by choice, never queued frame by frame. A peer that is silent for
+SILENCE_S, or whose frames have a gap, is lost.
 """
 
 import asyncio
@@ -28,46 +28,7 @@ from deployments.frames import (
     RouterFrame,
     Submit,
 )
-
-FRAMES_IN_FLIGHT = 64
-"""Frames that ZeroMQ keeps for a peer that does not read; later deltas are merged instead."""
-
-
-class Wire:
-    """A ZeroMQ socket on an asyncio loop: reads until empty, never blocks.
-
-    `on_parts` gets the parts of each message. zmq.asyncio is not used: it costs several times as much per message.
-    """
-
-    def __init__(self, socket: zmq.Socket, on_parts: Callable[[list[bytes]], None]) -> None:
-        self._socket, self._on_parts = socket, on_parts
-        self._loop = asyncio.get_running_loop()
-        self._descriptor = socket.getsockopt(zmq.FD)
-        self._loop.add_reader(self._descriptor, self.read)
-
-    def read(self) -> None:
-        """Hands over everything that has arrived."""
-        while not self._socket.closed:
-            try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._on_parts(parts)
-
-    def send(self, *parts: bytes) -> bool:
-        """Sends unless the peer's queue is full. Raises zmq.ZMQError when the peer is unknown."""
-        try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        finally:
-            # The descriptor is edge-triggered: what arrived meanwhile would not be announced again.
-            self._loop.call_soon(self.read)
-        return True
-
-    def close(self, linger_s: float = 0.0) -> None:
-        self._loop.remove_reader(self._descriptor)
-        self._socket.close(linger=int(linger_s * 1000))
+from deployments.wire import Wire, curve_socket
 
 
 @dataclass(slots=True)
@@ -79,6 +40,8 @@ class RouterPeer:
     received_submits: int = 0
     sent_frames: int = 0
     spoke_s: float = 0.0
+    full: bool = False
+    """It does not read. Each try encodes all that waits for it, so tries are left to the tick."""
     deltas: dict[tuple[int, int, int], Delta] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
@@ -86,8 +49,8 @@ class RouterPeer:
 class EngineEnd:
     """The engine's end: any number of routers.
 
-    `on_message(router, message)` gets each Submit and Cancel; `on_lost(router)` is told when a router is gone;
-    `load()` says how busy the replica is; each router is told its share of the credits.
+    `on_message(router, message)` gets each Submit and Cancel; `on_lost(router)` is told when a router is
+    gone; `load()` says how busy the replica is; each router is told its share of the credits.
     """
 
     def __init__(
@@ -108,7 +71,7 @@ class EngineEnd:
         self._gate.start()
         self._gate.configure_curve_callback("*", self)
         self.public_key, secret_key = zmq.curve_keypair()
-        socket = _socket(self._context, zmq.ROUTER, secret_key, self.public_key)
+        socket = curve_socket(self._context, zmq.ROUTER, secret_key, self.public_key)
         socket.curve_server = True
         socket.router_mandatory = True
         socket.bind(f"tcp://{host}:*")
@@ -164,7 +127,7 @@ class EngineEnd:
     def _flush(self) -> None:
         self._flush_due = False
         for router, peer in list(self._routers.items()):
-            if peer.deltas or peer.failures:
+            if (peer.deltas or peer.failures) and not peer.full:
                 self._send(router, peer)
 
     def _send(self, router: bytes, peer: RouterPeer, goodbye: bool = False) -> None:
@@ -175,10 +138,11 @@ class EngineEnd:
         deltas = list(peer.deltas.values())
         frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye)
         try:
-            if not self._wire.send(router, self._encode(frame)):
-                return
+            peer.full = not self._wire.send(router, self._encode(frame))
         except zmq.ZMQError:
             self._lose(router)
+            return
+        if peer.full:
             return
         peer.sent_frames += 1
         peer.spoke_s = monotonic()
@@ -212,7 +176,7 @@ class EngineEnd:
         for router, peer in list(self._routers.items()):
             if now_s - peer.heard_s > SILENCE_S:
                 self._lose(router)
-            elif now_s - peer.spoke_s > BEAT_S / 2:
+            elif peer.full or now_s - peer.spoke_s > BEAT_S / 2:
                 self._send(router, peer)
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
@@ -239,7 +203,7 @@ class RouterEnd:
         self._sent_frames = self._received_frames = 0
         self._heard_s = self._spoke_s = monotonic()
         self.alive = True
-        socket = _socket(zmq.Context.instance(), zmq.DEALER, keys[1], keys[0])
+        socket = curve_socket(zmq.Context.instance(), zmq.DEALER, keys[1], keys[0])
         socket.curve_serverkey = engine_key
         # A fresh identity for each link: a link that comes back is a new one to the engine.
         socket.setsockopt(zmq.ROUTING_ID, os.urandom(8).hex().encode())
@@ -284,7 +248,9 @@ class RouterEnd:
             self._lose(f"sent a frame that is not one ({error})")
             return
         if frame.version != VERSION or frame.sequence != self._received_frames:
-            self._lose(f"frame {frame.sequence} of version {frame.version} instead of {self._received_frames}")
+            self._lose(
+                f"frame {frame.sequence} of version {frame.version} instead of {self._received_frames}"
+            )
             return
         self._received_frames += 1
         self._on_frame(frame)
@@ -306,10 +272,3 @@ class RouterEnd:
             self._send()
         if self.alive:
             self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
-
-
-def _socket(context: zmq.Context, kind: int, secret_key: bytes, public_key: bytes) -> zmq.Socket:
-    socket = context.socket(kind)
-    socket.set_hwm(FRAMES_IN_FLIGHT)
-    socket.curve_secretkey, socket.curve_publickey = secret_key, public_key
-    return socket

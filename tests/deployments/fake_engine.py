@@ -1,0 +1,221 @@
+"""What does a router hear from an engine replica? One without a model, behind a real end of the link.
+
+Each token is one byte of UTF-8, so that characters of several bytes are split over tokens, and what it says
+follows from the prompt alone: `expected` tells tests what must arrive.
+"""
+
+import asyncio
+import codecs
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from deployments.frames import Cancel, Delta, Failure, Load, Submit
+from deployments.lane import Lane, Replica
+from deployments.link import EngineEnd, RouterEnd
+
+SAYING = "Ein Bächlein fließt 🚰 durchs Gerinne — 水は低きに流れる. « Voilà »! "
+CONTEXT_TOKENS = 4096
+CACHED_TOKENS = 2
+"""Prompt tokens that it claims to have had in its cache, for each request."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """One choice of an answer."""
+
+    text: str
+    tokens: int
+    finish: str
+    stop: str | None = None
+
+
+def expected(prompt_ids: Sequence[int], *, max_tokens: int, stop: Sequence[str] = (), index: int = 0) -> Said:
+    """What the fake engine answers to a prompt."""
+    deltas = list(_deltas(0, 0, index, prompt_ids, {"max_tokens": max_tokens, "stop": list(stop)}))
+    last = deltas[-1]
+    assert last.finish is not None
+    return Said(
+        text="".join(delta.text for delta in deltas),
+        tokens=sum(len(delta.token_ids) for delta in deltas),
+        finish=last.finish,
+        stop=last.stop if isinstance(last.stop, str) else None,
+    )
+
+
+@dataclass(slots=True)
+class Run:
+    """A request that it has taken."""
+
+    router: bytes
+    submit: Submit
+    choices: list[Iterator[Delta]]
+    steps: int = 0
+    kept: list[Delta] = field(default_factory=list)
+    """What is said at the end, when the request is not streamed."""
+
+
+class FakeEngine:
+    """Runs `slots` requests at once, one token of each choice in each step.
+
+    `step_s` is the table of step times: the last one repeats. `fail_after` tokens of a request it fails;
+    `refuse` is said to every request, with status 400.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int = 8,
+        step_s: Sequence[float] = (0.001,),
+        fail_after: int | None = None,
+        refuse: str | None = None,
+    ) -> None:
+        self._slots, self._step_s, self._fail_after, self._refuse = slots, list(step_s), fail_after, refuse
+        self._stalled = self.draining = False
+        self._runs: dict[tuple[bytes, int], Run] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.submits: list[Submit] = []
+        self.cancels: list[int] = []
+        self.steps = 0
+        self._news = asyncio.Event()
+        self.link = EngineEnd(
+            host="127.0.0.1", on_message=self._hear, on_lost=self._drop_router, load=self._load
+        )
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Waits until `happened()` is true of what this engine has heard or done. Raises TimeoutError."""
+        async with asyncio.timeout(5.0):
+            while not happened():
+                self._news.clear()
+                await self._news.wait()
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._runs)
+
+    def join(self, lane: Lane, name: str = "replica") -> Replica:
+        """Links a lane to this engine, with a key of its own."""
+        keys = zmq.curve_keypair()
+        self.link.allow(keys[0])
+        replica = Replica(name, {"max_model_len": CONTEXT_TOKENS, "verified": True})
+        address, engine_key = self.link.address, self.link.public_key
+        lane.join(
+            replica, lambda **hears: RouterEnd(address=address, engine_key=engine_key, keys=keys, **hears)
+        )
+        return replica
+
+    def stall(self) -> None:
+        """Takes no step until `go`."""
+        self._stalled = True
+
+    def go(self) -> None:
+        self._stalled = False
+        self._step_later()
+
+    def drain(self) -> None:
+        """Finishes what it has and takes nothing new."""
+        self.draining = True
+        self.link.announce()
+
+    def close(self) -> None:
+        """Says goodbye to its routers, whatever it still has."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._runs = {}
+        self.link.close()
+
+    def _load(self) -> Load:
+        return Load(
+            running_requests=min(self._slots, len(self._runs)),
+            waiting_requests=max(0, len(self._runs) - self._slots),
+            slots=self._slots,
+            credit_requests=max(0, self._slots - len(self._runs)),
+            credit_tokens=CONTEXT_TOKENS,
+            kv_tokens=CONTEXT_TOKENS,
+            prefill_tokens_per_s=1000.0,
+            draining=self.draining,
+        )
+
+    def _hear(self, router: bytes, message: Submit | Cancel) -> None:
+        if isinstance(message, Submit):
+            self.submits.append(message)
+            self._begin(router, message)
+        else:
+            self.cancels.append(message.request)
+            self._runs.pop((router, message.request), None)
+        self._news.set()
+
+    def _begin(self, router: bytes, submit: Submit) -> None:
+        if self._refuse is not None:
+            self.link.say(router, Failure(submit.request, submit.attempt, 400, self._refuse, "temperature"))
+            return
+        choices = [
+            _deltas(submit.request, submit.attempt, index, submit.prompt_ids, submit.sampling)
+            for index in range(submit.sampling.get("n", 1))
+        ]
+        self._runs[router, submit.request] = Run(router, submit, choices)
+        self._step_later()
+
+    def _drop_router(self, router: bytes) -> None:
+        self._runs = {key: run for key, run in self._runs.items() if run.router != router}
+        self._news.set()
+
+    def _step_later(self) -> None:
+        if self._timer is None and self._runs and not self._stalled:
+            seconds = self._step_s[min(self.steps, len(self._step_s) - 1)]
+            self._timer = self._loop.call_later(seconds, self._step)
+
+    def _step(self) -> None:
+        self._timer = None
+        if self._stalled:
+            return
+        self.steps += 1
+        for key, run in list(self._runs.items())[: self._slots]:
+            if not self._advance(run):
+                del self._runs[key]
+        self._news.set()
+        self._step_later()
+
+    def _advance(self, run: Run) -> bool:
+        """One token for each open choice; False when the request has ended."""
+        submit = run.submit
+        if run.steps == self._fail_after:
+            self.link.say(
+                run.router, Failure(submit.request, submit.attempt, 503, "EngineDeadError: it broke")
+            )
+            return False
+        run.steps += 1
+        new = [delta for choice in run.choices if (delta := next(choice, None)) is not None]
+        run.kept.extend(new)
+        going = any(delta.finish is None for delta in new)
+        if submit.stream or not going:
+            for delta in run.kept:
+                self.link.say(run.router, delta)
+            run.kept = []
+        return going
+
+
+def _deltas(
+    request: int, attempt: int, index: int, prompt_ids: Sequence[int], sampling: dict[str, Any]
+) -> Iterator[Delta]:
+    start = (sum(prompt_ids) + 7 * index) % len(SAYING)
+    source = (SAYING[start:] + SAYING[:start]).encode()
+    limit = sampling.get("max_tokens", 16)
+    stops = [stop] if isinstance(stop := sampling.get("stop") or [], str) else stop
+    held = max((len(stop) - 1 for stop in stops), default=0)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text, given = "", 0
+    for count in range(1, limit + 1):
+        byte = source[(count - 1) % len(source)]
+        text += decoder.decode(bytes([byte]))
+        hit = next((stop for stop in stops if stop in text), None)
+        text = text[: text.index(hit)] if hit is not None else text
+        finish = "stop" if hit is not None else "length" if count == limit else None
+        end = len(text) if finish is not None else max(given, len(text) - held)
+        yield Delta(request, attempt, index, text[given:end], [byte], finish, hit, CACHED_TOKENS)
+        given = end
+        if finish is not None:
+            return
