@@ -1,0 +1,46 @@
+# Everything a newcomer types. `make` alone lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+QUESTION := What is the capital of France?
+seconds_since = $$(( $$(date +%s) - $(1) ))
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve demo test check prove lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## set up .venv, or finish setting it up (done by the others too)
+	@$(PYTHON) scripts/install.py
+
+serve: install ## start the sample model, ask it one question, serve it until Ctrl-C
+	@$(BIN)/headrace serve smollm2 --ask "$(QUESTION)"
+
+demo: install ## the same, then stop
+	@$(BIN)/headrace serve smollm2 --ask "$(QUESTION)" --once
+
+test: ## install, then every test but the long evidence and those that need a GPU
+	@start=$$(date +%s); $(MAKE) --no-print-directory install && \
+	installed=$$(date +%s) && { \
+	$(BIN)/python -m pytest -m "not prove and not gpu"; code=$$?; \
+	echo "make test: $(call seconds_since,$$start) s, of which tests $(call seconds_since,$$installed) s"; \
+	exit $$code; }
+
+check: install ## format, lint, types, import rules, fast tests
+	@start=$$(date +%s); set -e; \
+	$(BIN)/ruff format --check --quiet .; \
+	$(BIN)/ruff check --quiet .; \
+	PATH="$(BIN):$$PATH" $(BIN)/pyright; \
+	$(BIN)/lint-imports --no-logo; \
+	$(BIN)/python -m pytest -q -m "not slow and not prove and not gpu"; \
+	echo "make check: $(call seconds_since,$$start) s"
+
+prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
+	@$(BIN)/python scripts/prove.py
+
+lock: install ## solve the versions of constraints.txt anew
+	@$(BIN)/python scripts/lock.py
+
+clean: ## remove .venv and the tools' caches (models stay in Headrace's own cache folder)
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	@find $$(git ls-files '*.py' | xargs -n1 dirname | sort -u) -maxdepth 1 -name __pycache__ -exec rm -rf {} +
