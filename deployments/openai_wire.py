@@ -26,7 +26,12 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-Count = Annotated[int, Meta(ge=1)]
+INT64_MOST = 2**63 - 1
+
+# Wider integers have no place in msgpack, nor in vLLM.
+Integer = Annotated[int, Meta(ge=-INT64_MOST - 1, le=INT64_MOST)]
+Count = Annotated[int, Meta(ge=1, le=INT64_MOST)]
+TokenId = Annotated[int, Meta(ge=0, le=INT64_MOST)]
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,16 +50,16 @@ class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stop: str | list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     min_p: float | None = None
-    seed: int | None = None
+    seed: Integer | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
-    min_tokens: int | None = None
+    min_tokens: Integer | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: list[Integer] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
@@ -85,7 +90,7 @@ class ChatRequest(Common, kw_only=True, forbid_unknown_fields=True):
 
 
 class CompletionRequest(Common, kw_only=True, forbid_unknown_fields=True):
-    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, one by one: texts or token ids. Raises ApiError when kinds are mixed."""
@@ -100,17 +105,23 @@ class CompletionRequest(Common, kw_only=True, forbid_unknown_fields=True):
 
 
 NOT_OFFERED = {
-    "audio", "best_of", "chat_template", "chat_template_kwargs", "documents", "echo", "function_call", "functions",
-    "guided_choice", "guided_grammar", "guided_json", "guided_regex", "logprobs", "modalities", "parallel_tool_calls",
-    "prediction", "prompt_logprobs", "reasoning_effort", "response_format", "structured_outputs", "suffix",
-    "tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options",
+    "audio", "best_of", "chat_template", "chat_template_kwargs", "documents", "echo", "function_call",
+    "functions", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "logprobs", "modalities",
+    "parallel_tool_calls", "prediction", "prompt_logprobs", "reasoning_effort", "response_format",
+    "structured_outputs", "suffix", "tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options",
 }  # fmt: skip
 """Fields of the API that this server knows but can't serve yet."""
 
+NOT_OFFERED_IN_MESSAGES = {
+    "annotations", "audio", "function_call", "reasoning", "reasoning_content", "refusal", "tool_call_id",
+    "tool_calls",
+}  # fmt: skip
+"""The same, of a message."""
+
 SAMPLING = (
     "n", "stop", "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty",
-    "repetition_penalty", "logit_bias", "min_tokens", "ignore_eos", "stop_token_ids", "include_stop_str_in_output",
-    "skip_special_tokens", "spaces_between_special_tokens",
+    "repetition_penalty", "logit_bias", "min_tokens", "ignore_eos", "stop_token_ids",
+    "include_stop_str_in_output", "skip_special_tokens", "spaces_between_special_tokens",
 )  # fmt: skip
 
 T = TypeVar("T", ChatRequest, CompletionRequest)
@@ -137,10 +148,17 @@ def sampling(request: Common) -> dict[str, Any]:
     return given
 
 
+def _active(fields: dict[str, Any], not_offered: set[str]) -> dict[str, Any]:
+    """Without the fields that ask for nothing: clients send `tools: []` or `refusal: null` out of habit."""
+    return {
+        name: value for name, value in fields.items() if name not in not_offered or not _is_idle(name, value)
+    }
+
+
 def _is_idle(name: str, value: Any) -> bool:
-    """A field that asks for nothing: clients send `tools: []` or `logprobs: false` out of habit."""
-    idle = value in (None, False, 0, [], {}, "none") or (name, value) == ("response_format", {"type": "text"})
-    return name in NOT_OFFERED and (idle or (name == "best_of" and value == 1))
+    if value in (None, False, 0, [], {}, "none"):
+        return True
+    return (name, value) in (("response_format", {"type": "text"}), ("best_of", 1))
 
 
 def _without_idle_fields(kind: type[T], body: bytes, words: str) -> T:
@@ -151,36 +169,42 @@ def _without_idle_fields(kind: type[T], body: bytes, words: str) -> T:
         raise ApiError(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(fields, dict):
         raise ApiError(400, "The body must be a JSON object.")
-    active = {name: value for name, value in fields.items() if not _is_idle(name, value)}
-    if len(active) == len(fields):
+    active = _active(fields, NOT_OFFERED)
+    if isinstance(messages := active.get("messages"), list):
+        active["messages"] = [
+            _active(message, NOT_OFFERED_IN_MESSAGES) if isinstance(message, dict) else message
+            for message in messages
+        ]
+    if active == fields:
         raise _field_error(kind, fields, words)
     return parse(kind, msgspec.json.encode(active))
 
 
 def _field_error(kind: type, fields: dict[str, Any], words: str) -> ApiError:
     """Turns msgspec's words ("Expected `int`, got `str` - at `$.n`") into one sentence about the field."""
-    if unknown := re.search(r"unknown field `([^`]*)`", words):
-        return _unknown_field(kind, words, unknown.group(1))
-    if missing := re.search(r"missing required field `([^`]*)`", words):
-        return ApiError(400, f"'{missing.group(1)}' is missing.", param=missing.group(1))
     where = re.search(r" - at `\$\.?([^`]*)`$", words)
-    field = where.group(1) if where else None
-    said = words[: where.start()] if where else words
-    got = _value_at(fields, field) if field else None
-    shown = f" (it was {msgspec.json.encode(got).decode()[:80]})" if field else ""
-    return ApiError(400, f"'{field or 'body'}': {said}{shown}.".replace("`", ""), param=field)
+    path = where.group(1) if where else ""
+    said = (words[: where.start()] if where else words).replace("`", "")
+    if unknown := re.search(r"unknown field (.*)", said):
+        return _unknown_field(kind, unknown.group(1), path)
+    if missing := re.search(r"missing required field (.*)", said):
+        name = f"{path}.{missing.group(1)}".lstrip(".")
+        return ApiError(400, f"'{name}' is missing.", param=name)
+    # A path through a dictionary ends in [...]: which of its values it was is not said.
+    shown = "" if "..." in path else f" (it was {msgspec.json.encode(_value_at(fields, path)).decode()[:80]})"
+    return ApiError(400, f"'{path}': {said}{shown}.", param=path.removesuffix("[...]"))
 
 
-def _unknown_field(kind: type, words: str, name: str) -> ApiError:
-    if name in NOT_OFFERED:
-        return ApiError(
-            400, f"'{name}' is not offered by this server yet.", param=name, code="unsupported_parameter"
-        )
-    nested = re.search(r" - at `\$\.([^`]*)`$", words)
-    inside = f" in '{nested.group(1)}'" if nested else ""
-    near = [] if nested else difflib.get_close_matches(name, [field.name for field in msgspec.structs.fields(kind)], 1)
+def _unknown_field(kind: type, name: str, path: str) -> ApiError:
+    param = f"{path}.{name}".lstrip(".")
+    if name in (NOT_OFFERED_IN_MESSAGES if path else NOT_OFFERED):
+        message = f"'{param}' is not offered by this server yet."
+        return ApiError(400, message, param=param, code="unsupported_parameter")
+    inside = f" in '{path}'" if path else ""
+    known = [] if path else [field.name for field in msgspec.structs.fields(kind)]
+    near = difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return ApiError(400, f"Unknown field '{name}'{inside}.{hint}", param=name, code="unknown_parameter")
+    return ApiError(400, f"Unknown field '{name}'{inside}.{hint}", param=param, code="unknown_parameter")
 
 
 def _value_at(value: Any, path: str) -> Any:
