@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ class Engine:
         try:
             self._engine = VllmEngine.start(model, sharers=sharers, claims=_claims_folder())
             self._verdict = await self._check_numbers()
-        except (EngineFailed, numbers_check.WrongNumbers) as error:
+        except (EngineFailed, numbers_check.WrongNumbers, reference.BadReference) as error:
             raise RuntimeError(f"{MARK}{model.name}: {error}") from None
         self._link = EngineEnd(
             host=ray.util.get_node_ip_address(), on_message=self._hear, on_lost=self._drop_router, load=self._load
@@ -141,4 +140,5 @@ class Engine:
 
 
 def _claims_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "cores"
+    """One for the machine, whatever TMPDIR says: runs side by side agree on cores there."""
+    return Path("/tmp") / f"headrace-{os.getuid()}" / "cores"

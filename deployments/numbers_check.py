@@ -7,8 +7,12 @@ from deployments.reference import Reference
 
 CONTINUATION_TOKENS = 32
 
-TOLERANCE = {"float32": 0.02, "float16": 0.15, "bfloat16": 0.15}
-"""Largest mean distance between log-probabilities, in nats, by dtype."""
+TOLERANCE = {"float32": 0.005, "float16": 0.03, "bfloat16": 0.1}
+"""Largest mean distance between log-probabilities, in nats, by dtype.
+
+Good runs of SmolLM2-135M and of the test engine stayed under 0.0001 in float32 and under 0.041 in bfloat16, against a
+float32 reference. float16 was not run: its mantissa has three bits more than bfloat16's.
+"""
 
 
 class Scorer(Protocol):

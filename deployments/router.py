@@ -69,14 +69,15 @@ class Router:
             raise RuntimeError("the HTTP server has stopped")
 
     async def __del__(self) -> None:
-        """Takes no new requests, finishes the open ones, closes; Serve awaits this."""
+        """Stops listening, finishes the open requests, closes; Serve awaits this."""
         if not hasattr(self, "_looking"):
             return
         self._api.draining = True
-        while any(desk.lane.open_requests() for desk in self._desks.values()):
-            await asyncio.sleep(0.05)
         self._server.should_exit = True
-        await self._serving
+        while not self._serving.done():
+            for desk in self._desks.values():
+                desk.lane.give_up("This server is shutting down.")
+            await asyncio.wait([self._serving], timeout=0.1)
         for task in self._looking:
             task.cancel()
         for desk in self._desks.values():

@@ -211,7 +211,7 @@ class VllmEngine:
 
     def shutdown(self) -> None:
         """Ends the engine core and its workers; returns when they are gone."""
-        self._engine.shutdown(timeout=5.0)
+        self._engine.shutdown(timeout=1.0)
         if self._claim is not None:
             cores.release(self._claim)
 

@@ -1,0 +1,157 @@
+"""One fleet, deployed as a user does it, through its day: right answers, more load, a killed replica."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+FLEET = """
+models:
+  - name: smollm2
+    source: smollm2
+    engine: {{max_model_len: 2048, max_num_seqs: 8}}
+  - name: tiny
+    source: tiny
+    engine: {{dtype: float32, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
+    replicas: {{min: 1, max: 2}}
+router: {{port: {port}}}
+scaling: {{hold_s: 5}}
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A fleet that serves."""
+
+    url: str
+    env: dict[str, str]
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def gauge(self, name: str, **labels: str) -> list[float]:
+        """Values of a metric, one for each label set that holds `labels`."""
+        text = httpx.get(f"{self.url}/metrics").raise_for_status().text
+        return [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Live processes of this run whose title or command line holds `title`."""
+        mine = [process for process in psutil.process_iter() if self._is_ours(process)]
+        return [process for process in mine if title in " ".join([process.name(), *process.cmdline()])]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get("HEADRACE_STATE") == self.env["HEADRACE_STATE"]
+        except psutil.Error:
+            return False
+
+
+def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "headrace", *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("fleet")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = folder / "fleet.yaml"
+    file.write_text(FLEET.format(port=port))
+    env = os.environ | {"HEADRACE_STATE": str(folder / "state")}
+    started = headrace("serve", str(file), "--detach", env=env)
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield Running(f"http://127.0.0.1:{port}", env)
+    stopped = headrace("stop", env=env)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+def test_the_answer_is_right_whole_and_streamed(fleet: Running) -> None:
+    client = fleet.client()
+    whole = client.chat.completions.create(model="smollm2", messages=QUESTION, temperature=0, max_tokens=24)
+    assert "Paris" in (whole.choices[0].message.content or "")
+    stream = client.chat.completions.create(
+        model="smollm2", messages=QUESTION, temperature=0, max_tokens=24, stream=True
+    )
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert "Paris" in streamed
+
+
+def test_every_engine_was_verified_against_its_reference(fleet: Running) -> None:
+    assert fleet.gauge("headrace_replica_verified") == [1.0, 1.0]
+
+
+def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(fleet: Running) -> None:
+    outcomes = asyncio.run(_load_until_two_then_one(fleet))
+    assert len(outcomes) > 50
+    assert set(outcomes) == {"whole"}
+    assert fleet.gauge("headrace_requests_total", model="tiny", outcome="failed") == []
+
+
+def test_a_killed_replica_takes_its_engine_with_it_and_is_replaced(fleet: Running) -> None:
+    before = fleet.processes("headrace:engine-tiny")
+    cores = [child for process in before for child in process.children(recursive=True)]
+    assert any("EngineCore" in core.name() + " ".join(core.cmdline()) for core in cores)
+    for process in before:
+        os.kill(process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs([*before, *cores], timeout=15)
+    assert alive == []
+    answer = fleet.client().completions.create(model="tiny", prompt="The def statement", max_tokens=8, timeout=120)
+    assert answer.choices[0].text
+
+
+async def _load_until_two_then_one(fleet: Running) -> list[str]:
+    """Twelve streams until two replicas serve, then two until one is left; how each request ended."""
+    outcomes: list[str] = []
+    async with httpx.AsyncClient(base_url=fleet.url, timeout=120) as client:
+        await _stream_while(client, outcomes, streams=12, go_on=lambda: len(_tiny_replicas(fleet)) < 2)
+        await _stream_while(client, outcomes, streams=2, go_on=lambda: len(_tiny_replicas(fleet)) > 1)
+    return outcomes
+
+
+def _tiny_replicas(fleet: Running) -> list[float]:
+    return fleet.gauge("headrace_replica_running_requests", model="tiny")
+
+
+async def _stream_while(client: httpx.AsyncClient, outcomes: list[str], *, streams: int, go_on) -> None:
+    wanted = True
+
+    async def one() -> None:
+        while wanted:
+            outcomes.append(await _ask(client))
+
+    workers = [asyncio.ensure_future(one()) for _ in range(streams)]
+    while await asyncio.to_thread(go_on):
+        await asyncio.sleep(0.2)
+    wanted = False
+    await asyncio.gather(*workers)
+
+
+async def _ask(client: httpx.AsyncClient) -> str:
+    body = {"model": "tiny", "prompt": "A class is", "max_tokens": 120, "ignore_eos": True, "stream": True}
+    tokens = '"finish_reason":"length"'
+    async with client.stream("POST", "/v1/completions", json=body) as response:
+        text = "".join([part async for part in response.aiter_text()])
+    whole = response.status_code == 200 and tokens in text and text.endswith("data: [DONE]\n\n")
+    return "whole" if whole else f"{response.status_code}: {text[-300:]}"
