@@ -1,22 +1,21 @@
 """Which routes does the router offer over HTTP, and what does each answer?"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from deployments.frames import Delta
 from deployments.lane import Lane, Ticket
-from deployments.openai_answers import Answer, Usage, error_event
-from deployments.openai_wire import ApiError, ChatRequest, CompletionRequest, Common, parse, sampling
+from deployments.openai_answers import Answer, Usage
+from deployments.openai_wire import ApiError, ChatRequest, Common, CompletionRequest, parse, sampling
 from deployments.render import Renderer
+from deployments.reply import Send, respond, stream, whole
 from deployments.router_metrics import RouterMetrics
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 BODY_BYTES = 32 << 20
 """Largest request body taken."""
@@ -64,7 +63,9 @@ class HttpApi:
         if path.startswith("/v1/models/") and method == "GET":
             return lambda receive, send: self._model(send, path.removeprefix("/v1/models/"))
         if path not in self._routes:
-            raise ApiError(404, f"There is no {method} {path} here. Routes: {', '.join(self._routes)}.", code="not_found")
+            raise ApiError(
+                404, f"There is no {method} {path} here. Routes: {', '.join(self._routes)}.", code="not_found"
+            )
         allowed, route = self._routes[path]
         if method != allowed:
             raise ApiError(405, f"{path} takes {allowed}, not {method}.", code="method_not_allowed")
@@ -91,7 +92,14 @@ class HttpApi:
         await self._run(desk, request, prompts, receive, send, chat=False)
 
     async def _run(
-        self, desk: Desk, request: Common, prompts: list[list[int]], receive: Receive, send: Send, *, chat: bool
+        self,
+        desk: Desk,
+        request: Common,
+        prompts: list[list[int]],
+        receive: Receive,
+        send: Send,
+        *,
+        chat: bool,
     ) -> None:
         """Queues the prompts and answers when, or while, their deltas come."""
         parameters = sampling(request)
@@ -99,33 +107,22 @@ class HttpApi:
             parameters["max_tokens"] = request.max_tokens
         for ids in prompts:
             _check_length(ids, request.max_tokens, desk.lane.max_model_len)
-        tickets: list[Ticket] = []
+        news, tickets = asyncio.Event(), list[Ticket]()
+        watch = asyncio.ensure_future(_wait_for_disconnect(receive))
+        watch.add_done_callback(lambda _: [desk.lane.leave(ticket) for ticket in tickets])
         try:
             for ids in prompts:
-                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream)))
-            answer = _answer(request, prompts, chat)
-            await self._answer(desk.lane, tickets, answer, request, receive, send)
-        finally:
-            for ticket in tickets:
-                desk.lane.leave(ticket)
-
-    async def _answer(
-        self, lane: Lane, tickets: list[Ticket], answer: Answer, request: Common, receive: Receive, send: Send
-    ) -> None:
-        watch = asyncio.ensure_future(_wait_for_disconnect(receive))
-        watch.add_done_callback(lambda _: [lane.leave(ticket) for ticket in tickets])
-        metered = self._metrics.watch(lane.model)
-        try:
-            if request.stream:
-                await _stream(tickets, answer, request.n or 1, send, metered)
-            else:
-                await _whole(tickets, answer, request.n or 1, send, metered)
+                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news))
+            metered = self._metrics.watch(desk.lane.model)
+            give = stream if request.stream else whole
+            await give(tickets, news, _answer(request, prompts, chat), send, metered)
         finally:
             watch.cancel()
 
     def _desk(self, model: str) -> Desk:
         if self.draining:
-            raise ApiError(503, "This router is shutting down.", kind="server_error", code="draining", retry_after_s=1)
+            message = "This router is shutting down."
+            raise ApiError(503, message, kind="server_error", code="draining", retry_after_s=1)
         desk = self._desks.get(model)
         if desk is None:
             known = ", ".join(self._desks)
@@ -169,7 +166,7 @@ class HttpApi:
 
     async def _scrape(self, _receive: Receive, send: Send) -> None:
         lanes = [desk.lane for desk in self._desks.values()]
-        await _respond(send, 200, self._metrics.text(lanes), b"text/plain; version=0.0.4; charset=utf-8")
+        await respond(send, 200, self._metrics.text(lanes), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 def _answer(request: Common, prompts: list[list[int]], chat: bool) -> Answer:
@@ -178,97 +175,10 @@ def _answer(request: Common, prompts: list[list[int]], chat: bool) -> Answer:
         request.model,
         chat,
         Usage(sum(len(ids) for ids in prompts)),
+        n=request.n or 1,
         include_usage=options is not None and options.include_usage,
         every_usage=options is not None and options.continuous_usage_stats,
     )
-
-
-async def _stream(tickets: list[Ticket], answer: Answer, n: int, send: Send, metered: Any) -> None:
-    """Writes events as they come. An error before the first one is a plain refusal, later an error event."""
-    opened = False
-    try:
-        async for position, deltas in _together(tickets, n):
-            chunk = b"".join(answer.events(position * n + delta.index, delta) for delta in deltas)
-            metered.tokens(sum(len(delta.token_ids) for delta in deltas))
-            if not opened:
-                opened = True
-                await send(_EVENT_STREAM)
-            if chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if any(ticket.gone for ticket in tickets):
-            metered.end("cancelled")
-            return
-        await send({"type": "http.response.body", "body": answer.ending()})
-        metered.end("ok")
-    except ApiError as error:
-        metered.end("failed")
-        if not opened:
-            raise
-        await send({"type": "http.response.body", "body": error_event(error.body)})
-
-
-async def _whole(tickets: list[Ticket], answer: Answer, n: int, send: Send, metered: Any) -> None:
-    """Answers once everything has come."""
-    choices: dict[int, Delta] = {}
-    try:
-        async for position, deltas in _together(tickets, n):
-            for delta in deltas:
-                delta.index += position * n
-                if (known := choices.get(delta.index)) is not None:
-                    known.merge(delta)
-                else:
-                    choices[delta.index] = delta
-    except ApiError:
-        metered.end("failed")
-        raise
-    if any(ticket.gone for ticket in tickets):
-        metered.end("cancelled")
-        return
-    metered.tokens(sum(len(choice.token_ids) for choice in choices.values()))
-    metered.end("ok")
-    answer.usage.cached_tokens = max((choice.cached_tokens for choice in choices.values()), default=0)
-    await _respond(send, 200, answer.whole([choices[index] for index in sorted(choices)]))
-
-
-async def _together(tickets: list[Ticket], n: int) -> AsyncIterator[tuple[int, list[Delta]]]:
-    """Deltas of several prompts as they come, with the prompt's position, until all choices have ended."""
-    if len(tickets) == 1:
-        async for deltas in _deltas(tickets[0], n):
-            yield 0, deltas
-        return
-    queue: asyncio.Queue[tuple[int, list[Delta] | ApiError | None]] = asyncio.Queue()
-
-    async def read(position: int, ticket: Ticket) -> None:
-        try:
-            async for deltas in _deltas(ticket, n):
-                queue.put_nowait((position, deltas))
-            queue.put_nowait((position, None))
-        except ApiError as error:
-            queue.put_nowait((position, error))
-
-    readers = [asyncio.ensure_future(read(position, ticket)) for position, ticket in enumerate(tickets)]
-    try:
-        ended = 0
-        while ended < len(tickets):
-            position, item = await queue.get()
-            if isinstance(item, ApiError):
-                raise item
-            if item is None:
-                ended += 1
-            else:
-                yield position, item
-    finally:
-        for reader in readers:
-            reader.cancel()
-
-
-async def _deltas(ticket: Ticket, n: int) -> AsyncIterator[list[Delta]]:
-    ended = 0
-    while ended < n and not ticket.gone:
-        deltas = await ticket.take()
-        ended += sum(delta.finish is not None for delta in deltas)
-        if deltas:
-            yield deltas
 
 
 def _check_length(ids: list[int], max_tokens: int | None, max_model_len: int | None) -> None:
@@ -278,8 +188,8 @@ def _check_length(ids: list[int], max_tokens: int | None, max_model_len: int | N
         return
     raise ApiError(
         400,
-        f"This model's context holds {max_model_len} tokens; the prompt has {len(ids)} and max_tokens asks for "
-        f"{max_tokens or 1} more.",
+        f"This model's context holds {max_model_len} tokens; the prompt has {len(ids)} and max_tokens "
+        f"asks for {max_tokens or 1} more.",
         param="max_tokens" if max_tokens and len(ids) < max_model_len else "messages",
         code="context_length_exceeded",
     )
@@ -305,25 +215,10 @@ async def _wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-_EVENT_STREAM = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")],
-}
-
-
-async def _respond(
-    send: Send, status: int, body: bytes, kind: bytes = b"application/json", extra: Any = ()
-) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *extra]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 async def _json(send: Send, status: int, body: Any) -> None:
-    await _respond(send, status, msgspec.json.encode(body))
+    await respond(send, status, msgspec.json.encode(body))
 
 
 async def _refuse(send: Send, error: ApiError) -> None:
     extra = [(b"retry-after", str(error.retry_after_s).encode())] if error.retry_after_s is not None else []
-    await _respond(send, error.status, msgspec.json.encode(error.body), extra=extra)
+    await respond(send, error.status, msgspec.json.encode(error.body), extra=extra)

@@ -6,7 +6,7 @@ The lane decides nothing itself: `routing` says who may come in, who is next and
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -17,46 +17,53 @@ from deployments.link import RouterEnd
 from deployments.openai_wire import ApiError
 
 PREFIX_TOKENS = 128
-"""Prompts that share their first block of so many tokens are sent together: one KV block on CPU, eight on GPU."""
+"""Prompts that share so many first tokens are sent together: one KV block on CPU, eight on GPU."""
 ATTEMPTS = 3
 """Replicas that may be lost under a request before it fails."""
 
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One prompt on its way. Its reader awaits `take`."""
+    """One prompt on its way. Its reader awaits `news`, then takes."""
 
     value: routing.Request
     prompt_ids: list[int]
     sampling: dict[str, Any]
     stream: bool
+    news: asyncio.Event
+    """Set when something came, it failed, or the reader left; tickets of one reader may share it."""
+    open_choices: int
     attempt: int = 0
     replica: "Replica | None" = None
     taken: bool = False
     """Something was given to the reader: from now on a lost replica can't be hidden."""
-    open_choices: int = 1
     pending: dict[int, Delta] = field(default_factory=dict)
     failure: Failure | None = None
     gone: bool = False
     """The reader left."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def take(self) -> list[Delta]:
-        """What has come since the last call, merged by choice; waits for it. Raises ApiError when the run failed.
+    @property
+    def unread(self) -> bool:
+        """Something is there to take, or more may come."""
+        return bool(self.pending) or self.open_choices > 0
 
-        Empty when the reader left.
-        """
-        await self.news.wait()
-        self.news.clear()
+    def take(self) -> Iterable[Delta]:
+        """What has come since the last call, merged by choice. Raises ApiError when the run failed."""
         if self.pending:
             self.taken = True
-            deltas, self.pending = list(self.pending.values()), {}
+            deltas, self.pending = self.pending.values(), {}
             if self.failure is not None:
                 self.news.set()
             return deltas
         if self.failure is not None:
             raise _as_api_error(self.failure)
-        return []
+        return ()
+
+    def whole(self) -> list[Delta]:
+        """Every choice in order, after the last one ended. Raises ApiError when the run failed."""
+        if self.failure is not None:
+            raise _as_api_error(self.failure)
+        return [self.pending[index] for index in sorted(self.pending)]
 
     def put(self, delta: Delta) -> bool:
         """Takes a delta in; True when no choice is left open."""
@@ -135,8 +142,10 @@ class Lane:
         """Whether a replica would take a request now."""
         return any(replica.heard and not replica.load.draining for replica in self.replicas.values())
 
-    def enter(self, prompt_ids: list[int], sampling: dict[str, Any], *, stream: bool) -> Ticket:
-        """Queues a prompt. Raises ApiError when it is refused at the door."""
+    def enter(
+        self, prompt_ids: list[int], sampling: dict[str, Any], *, stream: bool, news: asyncio.Event
+    ) -> Ticket:
+        """Queues a prompt; `news` is set when something comes. Raises ApiError when it is refused."""
         value = routing.Request(
             id=next(self._numbers),
             prompt_tokens=len(prompt_ids),
@@ -159,7 +168,7 @@ class Lane:
                 code="overloaded",
                 retry_after_s=refusal.retry_after_s,
             )
-        ticket = Ticket(value, prompt_ids, sampling, stream, open_choices=sampling.get("n", 1))
+        ticket = Ticket(value, prompt_ids, sampling, stream, news, open_choices=sampling.get("n", 1))
         self._wait(ticket)
         self.prompt_tokens += value.prompt_tokens
         self._dispatch_soon()
@@ -184,6 +193,14 @@ class Lane:
             on_frame=lambda frame: self._hear(replica, frame),
             on_lost=lambda reason: self._lose(replica, reason),
         )
+
+    def give_up(self, reason: str) -> None:
+        """Fails what waits, if no replica is left that could take it."""
+        if self.ready():
+            return
+        for number, ticket in self._waiting.items():
+            ticket.fail(Failure(number, ticket.attempt, 503, reason))
+        self._waiting, self._queued_tokens = {}, 0
 
     def close(self) -> None:
         """Ends every link."""
@@ -217,7 +234,12 @@ class Lane:
         replica.submits += 1
         replica.on_the_way.append(ticket.value.prompt_tokens)
         submit = Submit(
-            ticket.value.id, ticket.attempt, ticket.prompt_ids, ticket.sampling, ticket.stream, cache_salt=None
+            ticket.value.id,
+            ticket.attempt,
+            ticket.prompt_ids,
+            ticket.sampling,
+            ticket.stream,
+            cache_salt=None,
         )
         assert replica.link is not None
         replica.link.say(submit)
@@ -256,7 +278,6 @@ class Lane:
         ticket.attempt += 1
         ticket.replica, ticket.open_choices = None, ticket.sampling.get("n", 1)
         ticket.pending.clear()
-        ticket.news.clear()
         self.retries += 1
         return True
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from deployments.frames import Delta
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
+AFTER_TEXT = b',"logprobs":null,"finish_reason":null}]}\n\n'
+AFTER_CHAT = b"}" + AFTER_TEXT
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Answer:
     model: str
     chat: bool
     usage: Usage
+    n: int = 1
+    """Choices of each prompt: choice i belongs to prompt i // n."""
     include_usage: bool = False
     every_usage: bool = False
     """Usage so far in each chunk too."""
@@ -50,7 +55,7 @@ class Answer:
 
     def events(self, index: int, delta: Delta) -> bytes:
         """Server-sent events for one delta of choice `index`."""
-        self.usage.completion_tokens += len(delta.token_ids)
+        self._count(index, delta)
         opening = b""
         if self.chat and index not in self._opened:
             self._opened.add(index)
@@ -66,33 +71,46 @@ class Answer:
             return DONE
         return b"data: " + encode(self._frame([]) | {"usage": self.usage.body()}) + b"\n\n" + DONE
 
-    def whole(self, choices: list[Delta]) -> bytes:
-        """The body of an answer that is not streamed."""
-        self.usage.completion_tokens = sum(len(choice.token_ids) for choice in choices)
+    def whole(self, choices: Sequence[Delta]) -> bytes:
+        """The body of an answer that is not streamed; the choices of each prompt follow each other."""
+        for index, choice in enumerate(choices):
+            self._count(index, choice)
         body = {
             "id": self.id,
             "object": "chat.completion" if self.chat else "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [self._choice(choice) for choice in choices],
+            "choices": [self._choice(index, choice) for index, choice in enumerate(choices)],
             "usage": self.usage.body(),
         }
         return encode(body)
 
-    def _choice(self, choice: Delta) -> dict[str, Any]:
+    def _count(self, index: int, delta: Delta) -> None:
+        self.usage.completion_tokens += len(delta.token_ids)
+        if delta.finish is not None and index % self.n == 0:
+            self.usage.cached_tokens += delta.cached_tokens
+
+    def _choice(self, index: int, choice: Delta) -> dict[str, Any]:
         said: dict[str, Any] = (
             {"message": {"role": "assistant", "content": choice.text}} if self.chat else {"text": choice.text}
         )
         ending = {"logprobs": None, "finish_reason": choice.finish, "stop_reason": choice.stop}
-        return {"index": choice.index} | said | ending
+        return {"index": index} | said | ending
 
     def _frame(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        frame = {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+        frame = {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
         return frame | {"usage": self.usage.body()} if self.every_usage else frame
 
     def _event(self, index: int, said: Any, finish: str | None = None, stop: Any = None) -> bytes:
-        choice = {"index": index, ("delta" if self.chat else "text"): said, "logprobs": None, "finish_reason": finish}
+        key = "delta" if self.chat else "text"
+        choice = {"index": index, key: said, "logprobs": None, "finish_reason": finish}
         if finish is not None:
             choice["stop_reason"] = stop
         return b"data: " + encode(self._frame([choice])) + b"\n\n"
@@ -102,9 +120,8 @@ class Answer:
         before = self._before.get(index)
         if before is None:
             marked = self._event(index, {"content": "\0"} if self.chat else "\0")
-            before = self._before[index] = marked[: marked.index(b'"\\u0000"')]
-        after = b'},"logprobs":null,"finish_reason":null}]}\n\n' if self.chat else b',"logprobs":null,"finish_reason":null}]}\n\n'
-        return before + encode(text) + after
+            before = self._before[index] = marked[: marked.rindex(b'"\\u0000"')]
+        return before + encode(text) + (AFTER_CHAT if self.chat else AFTER_TEXT)
 
 
 def error_event(body: dict[str, Any]) -> bytes:
