@@ -1,0 +1,132 @@
+"""What does a test of the lane hold? Engines at the far end of its links, and everything that entered it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from deployments.frames import VERSION, Cancel, Delta, EngineFrame, Failure, Load, Submit
+from deployments.lane import Lane, Replica, Ticket
+from deployments.openai_wire import ApiError
+
+
+@dataclass
+class Engine:
+    """An engine replica at the far end of a link: it sees what the lane says and answers in frames."""
+
+    lane: Lane
+    slots: int = 4
+    tokens: int = 1000
+    draining: bool = False
+    name: str = "a"
+    said: list[Submit | Cancel] = field(default_factory=list)
+    running: dict[int, Submit] = field(default_factory=dict)
+    most: int = 0
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.lane.join(Replica(self.name, {"max_model_len": 4096}), self._connect)
+
+    def _connect(
+        self, *, on_frame: Callable[[EngineFrame], None], on_lost: Callable[[str], None]
+    ) -> "Engine":
+        self._on_frame, self._on_lost = on_frame, on_lost
+        return self
+
+    def say(self, message: Submit | Cancel) -> None:
+        self.said.append(message)
+        if isinstance(message, Submit):
+            self.running[message.request] = message
+            self.most = max(self.most, len(self.running))
+        else:
+            self.running.pop(message.request, None)
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def submits(self) -> list[Submit]:
+        return [message for message in self.said if isinstance(message, Submit)]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [submit.request for submit in self.submits]
+
+    async def frame(self, *deltas: Delta, failures: list[Failure] | None = None) -> None:
+        """Sends a frame, with what this engine can take now, and lets the lane act on it."""
+        for delta in deltas:
+            if delta.finish is not None:
+                self.running.pop(delta.request, None)
+        load = Load(
+            received=len(self.submits),
+            running_requests=len(self.running),
+            slots=self.slots,
+            credit_requests=self.slots - len(self.running),
+            credit_tokens=self.tokens,
+            prefill_tokens_per_s=100.0,
+            draining=self.draining,
+        )
+        self._on_frame(EngineFrame(VERSION, 0, load, list(deltas), failures or []))
+        await turn()
+
+    async def die(self) -> None:
+        self._on_lost("was killed")
+        self.running.clear()
+        await turn()
+
+
+async def turn() -> None:
+    """Lets the lane finish this turn of the event loop."""
+    await asyncio.sleep(0)
+
+
+def check(lane: Lane, tickets: list[Ticket]) -> None:
+    """What must hold between any two turns."""
+    waiting = [ticket for ticket in tickets if ticket.value.id in lane._waiting]
+    assert lane.queued_requests == len(waiting) == len(lane._waiting)
+    assert lane.queued_tokens == sum(len(ticket.prompt_ids) for ticket in waiting)
+    running = [ticket for replica in lane.replicas.values() for ticket in replica.tickets.values()]
+    assert lane.open_requests() == len(waiting) + len(running)
+    assert not {id(ticket) for ticket in waiting} & {id(ticket) for ticket in running}
+    for ticket in running:
+        assert ticket.replica is not None
+        assert ticket.replica.tickets[ticket.value.id] is ticket
+    for ticket in tickets:
+        ended = ticket.gone or ticket.failure is not None or ticket.open_choices <= 0
+        assert ended != (ticket in waiting or ticket in running)
+
+
+@dataclass
+class Door:
+    """A lane with everything that ever entered it."""
+
+    lane: Lane
+    log: list[str]
+    tickets: list[Ticket] = field(default_factory=list)
+
+    def enter(self, tokens: int = 10, *, stream: bool = True, first: int = 0, **sampling: Any) -> Ticket:
+        ids = [first] * tokens
+        ticket = self.lane.enter(ids, {"max_tokens": 8} | sampling, stream=stream, news=asyncio.Event())
+        self.tickets.append(ticket)
+        return ticket
+
+
+def make_door(**limits: Any) -> Door:
+    log: list[str] = []
+    return Door(Lane("m", log=log.append, **{"max_queued_requests": 100} | limits), log)
+
+
+def token(ticket: Ticket, text: str = "x", finish: str | None = None, index: int = 0) -> Delta:
+    return Delta(ticket.value.id, ticket.attempt, index, text, [1], finish)
+
+
+def error(ticket: Ticket) -> ApiError:
+    with pytest.raises(ApiError) as refused:
+        ticket.take()
+    return refused.value
+
+
+def read(ticket: Ticket) -> str:
+    return "".join(delta.text for delta in ticket.take())
