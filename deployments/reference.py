@@ -1,0 +1,62 @@
+"""Which log-probabilities should this checkpoint give? The file that the numbers check compares with."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FILE = "headrace_reference.json"
+
+
+class BadReference(ValueError):
+    """A reference file that can't be used; its text is one line: which file, which field, what was wrong."""
+
+
+class Prompt(BaseModel):
+    """One text and how likely each of its tokens is, given those before it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    token_ids: Annotated[tuple[int, ...], Field(min_length=2)]
+    logprobs: tuple[float, ...]
+    """logprobs[i] = ln p(token_ids[i + 1] | token_ids[: i + 1]), in nats: one fewer than token_ids."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if len(self.logprobs) != len(self.token_ids) - 1:
+            raise ValueError(
+                f"{len(self.logprobs)} logprobs for {len(self.token_ids)} token_ids; one fewer is right"
+            )
+        return self
+
+
+class Reference(BaseModel):
+    """What a trusted implementation computed. It doesn't say for which weights: changed ones must fail."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    made_by: str
+    """The trusted implementation, such as `transformers 5.10.4, float32`."""
+    prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)]
+
+
+def load(folder: Path) -> Reference | None:
+    """The reference beside a checkpoint; None where there is none. Raises BadReference."""
+    try:
+        text = (folder / FILE).read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        return Reference.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadReference(f"{folder / FILE}: {where}: {first['msg']}") from None
+
+
+def save(reference: Reference, folder: Path) -> None:
+    """Writes the reference beside a checkpoint, whole or not at all."""
+    aside = folder / f".{FILE}.partial"
+    aside.write_text(reference.model_dump_json() + "\n")
+    os.replace(aside, folder / FILE)
