@@ -18,6 +18,8 @@ from deployments.openai_wire import ApiError
 
 PREFIX_TOKENS = 128
 """Prompts that share so many first tokens are sent together: one KV block on CPU, eight on GPU."""
+DEPARTURES = 256
+"""Departures from the queue that are remembered for its drain rate."""
 ATTEMPTS = 3
 """Replicas that may be lost under a request before it fails."""
 
@@ -121,6 +123,7 @@ class Lane:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ticket] = {}
         self._queued_tokens = 0
+        self._departures: deque[routing.Departure] = deque(maxlen=DEPARTURES)
         self.replicas: dict[str, Replica] = {}
         self._dispatch_due = False
         self.prompt_tokens = self.output_tokens = self.retries = 0
@@ -157,7 +160,7 @@ class Lane:
             value,
             queued_requests=self.queued_requests,
             queued_tokens=self._queued_tokens,
-            drain_tokens_per_s=sum(replica.load.prefill_tokens_per_s for replica in self.replicas.values()),
+            drain_tokens_per_s=routing.drain_tokens_per_s(self._departures, value.arrived_s),
             max_queued_requests=self._max_queued,
         )
         if refusal is not None:
@@ -229,6 +232,9 @@ class Lane:
 
     def _send(self, ticket: Ticket, replica: Replica) -> None:
         self._queued_tokens -= ticket.value.prompt_tokens
+        self._departures.append(
+            routing.Departure(at_s=monotonic(), prompt_tokens=ticket.value.prompt_tokens)
+        )
         ticket.replica = replica
         replica.tickets[ticket.value.id] = ticket
         replica.submits += 1

@@ -4,7 +4,8 @@ from routing.admit import Refusal, admit
 from routing.batch import batch
 from routing.choose import choose
 from routing.dispatch import dispatch
+from routing.drain import Departure, drain_tokens_per_s
 from routing.replica import Replica
 from routing.request import Request
 
-__all__ = ["Refusal", "Replica", "Request", "admit", "batch", "choose", "dispatch"]
+__all__ = ["Departure", "Refusal", "Replica", "Request", "admit", "batch", "choose", "dispatch", "drain_tokens_per_s"]

@@ -243,15 +243,17 @@ async def test_what_an_engine_refuses_is_told_as_the_client_s_fault(door: Door) 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     door = make_door(max_queued_requests=3)
-    engine = Engine(door.lane, slots=0)
+    engine = Engine(door.lane, slots=1)
     await engine.frame()
+    door.enter(100)
+    await turn()
     for _ in range(3):
         door.enter(100)
     with pytest.raises(ApiError) as refused:
         door.enter(100)
     assert refused.value.status == 503
     assert refused.value.body["error"]["code"] == "overloaded"
-    assert refused.value.retry_after_s == 4, "400 prompt tokens at 100 a second"
+    assert refused.value.retry_after_s == 4, "400 prompt tokens where 100 left in the last second"
     await turn()
     check(door.lane, door.tickets)
 
