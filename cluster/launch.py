@@ -79,6 +79,8 @@ def environment(base: dict[str, str], *, run_id: str, token: Path, ports: Ports)
             "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_SERVE_LOG_TO_STDERR": "0",
+            # Streams are finished before Ray is asked to end: it needs no further drain of its own.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             # Models are local by now; engines need nothing from outside.
             "HF_HUB_OFFLINE": "1",
         }

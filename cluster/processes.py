@@ -13,6 +13,10 @@ MARK = "HEADRACE_RUN"
 """Environment variable that every process of a run inherits; its value is the run's id."""
 TRACKER = "multiprocessing.resource_tracker"
 """Python's helper that unlinks shared memory once its owner is gone: always the last to be killed."""
+SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-")
+"""How multiprocessing names what its processes share."""
+KILL_S = 5.0
+"""Seconds in which a killed process goes, or a tracker ends, on a machine that is busy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,19 +106,37 @@ def first_gone(processes: Iterable[Process], timeout_s: float | None = None) -> 
 
 
 def end_run(run_id: str, *, grace_s: float) -> tuple[Process, ...]:
-    """Ends every process of a run: SIGTERM, after `grace_s` SIGKILL. Returns those that outlived it."""
+    """Ends every process of a run: SIGTERM, after `grace_s` SIGKILL. Returns those that outlived it.
+
+    What they shared in memory goes with them.
+    """
     asked = marked(run_id)
+    shared = {path for process in asked for path in shared_memory(process)}
     for process in asked:
         send(process, signal.SIGTERM)
     wait(asked, grace_s)
     for last in (False, True):
-        left = tuple(process for process in marked(run_id) if last or TRACKER not in command_line(process))
-        for process in left:
+        killed = tuple(process for process in marked(run_id) if last or TRACKER not in command_line(process))
+        for process in killed:
             send(process, signal.SIGKILL)
-        wait(left, 1.0)
         # A tracker ends by itself when its owner is gone, after unlinking what the owner shared.
-        wait(marked(run_id), 1.0)
-    return marked(run_id)
+        wait(killed, KILL_S)
+        wait(marked(run_id), KILL_S)
+    if left := marked(run_id):
+        return left
+    for path in shared:
+        path.unlink(missing_ok=True)
+    return ()
+
+
+def shared_memory(process: Process) -> tuple[Path, ...]:
+    """Files of Python's shared memory and semaphores that the process maps and that have a name still."""
+    try:
+        lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    except OSError:
+        return ()
+    names = {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/" in line}
+    return tuple(Path(name) for name in names if name.startswith(SHARED) and not name.endswith("(deleted)"))
 
 
 def _mark(pid: int) -> str | None:

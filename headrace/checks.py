@@ -13,9 +13,8 @@ PROCESS_BYTES = 1_500_000_000
 FLOAT32_BYTES = 4
 
 
-def check(fleet: Fleet, machine: Machine) -> None:
-    """Raises Failure when the fleet can't start here. Sources are folders by now."""
-    check_port(fleet.router)
+def check_hardware(fleet: Fleet, machine: Machine) -> None:
+    """Raises Failure when the hardware does not carry the fleet. Sources are folders by now."""
     for model in fleet.models:
         _check_devices(model, machine)
     if not machine.gpus:
@@ -52,7 +51,7 @@ def holder(port: int) -> str:
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
             try:
-                command = " ".join(psutil.Process(connection.pid).cmdline())
+                command = " ".join(" ".join(psutil.Process(connection.pid).cmdline()).split())
             except psutil.Error:
                 continue
             return f"pid {connection.pid} ({command[:80]})"

@@ -13,7 +13,7 @@ from cluster.inventory import machine
 from deployments import declare
 from deployments.fleet import Fleet
 from headrace import ask, diagnosis, leftovers
-from headrace.checks import check
+from headrace.checks import check_hardware, check_port
 from headrace.failure import Failure
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
@@ -43,9 +43,10 @@ def serve(wish: Wish, steps: Steps) -> None:
     try:
         with _signals_interrupt(), runs.claim(runs_folder(), wish.name):
             leftovers.sweep(wish.name, steps)
+            check_port(wish.fleet.router)
             fleet = _fetched(wish.fleet, steps)
             hardware = machine()
-            check(fleet, hardware)
+            check_hardware(fleet, hardware)
             with local_ray(fleet, wish.name, hardware, steps) as live:
                 _deploy(live, fleet, steps)
                 _serve(live, wish, steps)

@@ -20,15 +20,14 @@ from cluster.runs import Run
 from deployments.declare import logical_cpus
 from deployments.fleet import Fleet
 from headrace.failure import Failure
-from headrace.folders import logs_folder, make_run_folder, runs_folder
+from headrace.folders import make_run_folder, runs_folder
+from headrace.kept_logs import keep_logs
 from headrace.serve_rest import ServeRest
 from headrace.steps import Steps
 
 DRAIN_S = 10.0
 """Seconds that streams in flight get when a run is asked to end."""
 KEEPER_PATIENCE_S = 15.0
-KEPT_LOGS = 5
-"""Failed runs whose logs are kept."""
 
 
 @dataclass(slots=True)
@@ -72,7 +71,7 @@ def local_ray(fleet: Fleet, name: str, machine: Machine, steps: Steps) -> Iterat
                 live.check(timeout_s=0.2)
         yield live
     except Failure as failure:
-        kept = _keep_logs(live.run)
+        kept = keep_logs(live.run)
         raise Failure(f"{failure}\nlogs: {kept}", exit_code=failure.exit_code) from None
     finally:
         _end(live, keeper, steps)
@@ -143,23 +142,6 @@ def _drain(live: Live, steps: Steps) -> None:
         ended = live.rest.delete(DRAIN_S)
     if not ended:
         steps.say(f"! streams still open after {DRAIN_S:.0f} s are cut")
-
-
-def _keep_logs(run: Run) -> Path:
-    """Moves a failed run's logs to where they stay; those of the oldest failed runs go."""
-    kept = logs_folder() / f"{run.name}-{run.id}"
-    kept.mkdir(parents=True, exist_ok=True)
-    folder = Path(run.folder)
-    with suppress(OSError):
-        shutil.copy(folder / "ray.log", kept)
-    for logs in folder.glob("ray/session_2*/logs"):
-        shutil.copytree(logs, kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-    folders = sorted(
-        (path for path in logs_folder().iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
-    )
-    for old in folders[:-KEPT_LOGS]:
-        shutil.rmtree(old, ignore_errors=True)
-    return kept
 
 
 def _last_words(run: Run) -> str:

@@ -19,9 +19,10 @@ COLUMNS = (
     ("running", "running_requests"),
     ("waiting", "waiting_requests"),
     ("KV free", "kv_free_tokens"),
-    ("prefill tokens/s", "prefill_tokens_per_s"),
-    ("decode tokens/s", "decode_tokens_per_s"),
+    ("prefill/s", "prefill_tokens_per_s"),
+    ("decode/s", "decode_tokens_per_s"),
 )
+"""Titles and the router's names; KV free, prefill and decode are in tokens."""
 
 
 def status(name: str, *, watch: bool) -> None:
@@ -51,21 +52,21 @@ def _view(run: Run, served: dict[str, Served]) -> Group:
 
 
 def _table(served: dict[str, Served]) -> Table:
-    table = Table("model", "replica", "state", "numbers")
+    table = Table("replica", "state", "verified", box=None, padding=(0, 1))
     for title, _ in COLUMNS:
         table.add_column(title, justify="right")
     for model, about in served.items():
         for replica_id, replica in sorted(about.replicas.items()):
-            table.add_row(model, replica_id, *_row(replica))
+            table.add_row(f"{model}/{replica_id}", *_row(replica))
         if not about.replicas:
-            table.add_row(model, "none")
+            table.add_row(f"{model}: none")
     return table
 
 
 def _row(replica: Replica) -> tuple[str, ...]:
     load = replica.load
     state = "draining" if load.get("draining") else replica.state
-    verified = {None: "", 1.0: "verified", 0.0: "unverified"}[load.get("verified")]
+    verified = {None: "", 1.0: "yes", 0.0: "no"}[load.get("verified")]
     return state, verified, *(f"{load[key]:,.0f}" if key in load else "" for _, key in COLUMNS)
 
 

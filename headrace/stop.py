@@ -8,7 +8,6 @@ from cluster import runs
 from cluster.processes import marked, send, wait
 from cluster.runs import Run
 from headrace import leftovers
-from headrace.failure import Failure
 from headrace.folders import runs_folder
 from headrace.steps import Steps
 
@@ -22,23 +21,24 @@ def stop(name: str) -> None:
     run = runs.read(runs_folder(), name)
     if run is None:
         steps.say(_nothing(name))
-        return
-    count = len(marked(run.id))
-    if runs.lives(run):
-        with steps.step(f"Ending run {name!r} (driver pid {run.driver.pid})", "Driver ended"):
-            send(run.driver, signal.SIGTERM)
-            if wait((run.driver,), PATIENCE_S):
-                send(run.driver, signal.SIGKILL)
-                wait((run.driver,), 5.0)
-        steps.say(f"✓ run {name!r} and its {count} processes ended")
-    _clear(run, steps)
+    elif runs.lives(run):
+        _end_driver(run, steps)
+        if runs.read(runs_folder(), name) == run or marked(run.id):
+            steps.say(f"✓ cleared away what it left: {leftovers.clear(run)}")
+    else:
+        leftovers.sweep(name, steps)
 
 
-def _clear(run: Run, steps: Steps) -> None:
-    if runs.read(runs_folder(), run.name) is not None or marked(run.id):
-        steps.say(f"✓ cleared away what it left: {leftovers.clear(run)}")
-    if left := marked(run.id):
-        raise Failure(f"can't be ended: pids {', '.join(str(process.pid) for process in left)}")
+def _end_driver(run: Run, steps: Steps) -> None:
+    processes = 1 + len(marked(run.id))
+    with steps.step(
+        f"Ending run {run.name!r}, driver pid {run.driver.pid}",
+        f"Run {run.name!r} ended: {processes} processes",
+    ):
+        send(run.driver, signal.SIGTERM)
+        if wait((run.driver,), PATIENCE_S):
+            send(run.driver, signal.SIGKILL)
+            wait((run.driver,), 5.0)
 
 
 def _nothing(name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from cluster.processes import (
     MARK,
+    TRACKER,
     Process,
     all_marked,
     command_line,
@@ -21,6 +22,7 @@ from cluster.processes import (
     is_alive,
     marked,
     send,
+    shared_memory,
     wait,
 )
 
@@ -29,6 +31,9 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
 PARENT = (
     f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAITS!r}], start_new_session=True);"
     f"{WAITS}"
+)
+SHARES = (
+    f"from multiprocessing.shared_memory import SharedMemory; m = SharedMemory(create=True, size=8); {WAITS}"
 )
 
 
@@ -91,6 +96,18 @@ def test_a_process_that_ignores_the_polite_signal_is_killed(children: Children, 
     deaf = children.start(DEAF, run_id)
     assert end_run(run_id, grace_s=0.1) == ()
     assert not is_alive(deaf)
+
+
+def test_shared_memory_goes_with_the_run_even_if_its_tracker_was_killed(
+    children: Children, run_id: str
+) -> None:
+    process = children.start(SHARES, run_id)
+    (path,) = shared_memory(process)
+    tracker = next(other for other in marked(run_id) if TRACKER in command_line(other))
+    send(tracker, signal.SIGKILL)
+    assert path.exists()
+    assert end_run(run_id, grace_s=0) == ()
+    assert not path.exists()
 
 
 def test_a_later_process_with_the_same_pid_is_another_one(children: Children, run_id: str) -> None:
