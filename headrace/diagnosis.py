@@ -6,6 +6,9 @@ from typing import Any
 OURS = "[headrace] "
 """Begins a line that the project's own code wrote for the user."""
 EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Failed|Numbers)\b")
+WRAPPER = "ray.exceptions.RayTaskError"
+"""Begins Ray's wrapping of an exception that follows."""
+WORKER_END = "Worker exit detail"
 FAILED_START = "failed to start"
 
 
@@ -18,8 +21,9 @@ def causes(message: str) -> list[str]:
     """The lines for the user in one of Serve's messages: our own, else the exception, else the last line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     ours = [line.partition(OURS)[2] for line in lines if OURS in line]
-    raised = [line for line in lines if EXCEPTION.match(line) and not line.startswith("ray.exceptions")]
-    return list(dict.fromkeys(ours)) or raised[-1:] or lines[-1:]
+    raised = [line for line in lines if EXCEPTION.match(line) and not line.startswith(WRAPPER)]
+    died = [line for line in lines if WORKER_END in line]
+    return list(dict.fromkeys(ours)) or (raised[-1:] + died[-1:]) or lines[-1:]
 
 
 def states(applications: dict[str, Any]) -> str:

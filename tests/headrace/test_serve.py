@@ -1,0 +1,42 @@
+"""What is typed after `headrace serve` becomes one fleet."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.failure import Failure
+from headrace.serve import fleet_for, model_name
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("smollm2", "smollm2"),
+        ("owner/Model-1.5B", "Model-1.5B"),
+        ("./models/my model/", "my-model"),
+        ("/", "model"),
+    ],
+)
+def test_a_model_is_called_by_the_end_of_its_source(source: str, name: str) -> None:
+    assert model_name(source) == name
+
+
+def test_a_model_without_a_file_is_a_fleet_of_one() -> None:
+    fleet = fleet_for("owner/name", ["--max-model-len", "512"], port=8123, host=None)
+    (model,) = fleet.models
+    assert (model.name, model.source, model.engine) == ("name", "owner/name", {"max_model_len": 512})
+    assert (fleet.router.port, fleet.router.host) == (8123, "127.0.0.1")
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text("models: [{name: a, source: tiny}]\nrouter: {port: 1234, max_queued_requests: 7}\n")
+    fleet = fleet_for(str(path), [], port=None, host="0.0.0.0")
+    assert (fleet.router.port, fleet.router.host, fleet.router.max_queued_requests) == (1234, "0.0.0.0", 7)
+
+
+def test_a_wrong_file_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "f.yml").write_text("models: 3\n")
+    with pytest.raises(Failure, match="models: should be a valid list") as refused:
+        fleet_for(str(tmp_path / "f.yml"), [], port=None, host=None)
+    assert refused.value.exit_code == 2
