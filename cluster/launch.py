@@ -6,7 +6,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cluster.processes import MARK
@@ -37,7 +37,7 @@ class Ports:
 
 def free_ports(source: random.Random) -> Ports:
     """Ports that nobody listens on now, drawn from `source`. Raises OSError when there are too few."""
-    names = Ports.__slots__
+    names = tuple(field.name for field in fields(Ports))
     found: list[int] = []
     for port in source.sample(PORT_RANGE, 50 * len(names)):
         if _is_free(port):

@@ -57,8 +57,7 @@ def _model(url: str, wanted: str | None) -> str:
         served = [entry["id"] for entry in listed["data"]]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise Failure(f"{url} does not answer as an OpenAI-compatible endpoint: {error}") from None
-    if wanted is None and served:
-        return served[0]
+    wanted = wanted or next(iter(served), "")
     if wanted not in served:
         raise bad_input(f"{url} serves no model {wanted!r}, but: {', '.join(served) or 'none'}")
     return wanted
