@@ -25,7 +25,6 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed.json"
 LOG = VENV / "install.log"
 CONSTRAINTS = ROOT / "constraints.txt"
-INPUTS = (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__).resolve())
 SUPPORTED = ((3, 11), (3, 12))
 TORCH_INDEX = os.environ.get("HEADRACE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 # Nothing needs them. vLLM brings their CUDA builds, beside which a CPU torch breaks transformers' imports.
@@ -138,7 +137,11 @@ def loads(library: str) -> bool:
 
 def stamp(variant: str) -> dict[str, str]:
     """What decides the content of the environment."""
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in INPUTS)).hexdigest()
+    import tomllib  # absent from the Pythons that only look for a newer one
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    parts = [settings["build-system"], settings["project"], settings["dependency-groups"]]
+    digest = hashlib.sha256(json.dumps(parts).encode() + CONSTRAINTS.read_bytes()).hexdigest()
     return {"inputs": digest, "python": sys.version, "variant": variant, "folder": str(ROOT)}
 
 
