@@ -13,8 +13,8 @@ MARK = "HEADRACE_RUN"
 """Environment variable that every process of a run inherits; its value is the run's id."""
 TRACKER = "multiprocessing.resource_tracker"
 """Python's helper that unlinks shared memory once its owner is gone: always the last to be killed."""
-SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-")
-"""How multiprocessing names what its processes share."""
+SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-", "/dev/shm/vllm_dist_")
+"""How Python's multiprocessing and vLLM name what their processes share."""
 KILL_S = 5.0
 """Seconds in which a killed process goes, or a tracker ends, on a machine that is busy."""
 
@@ -110,8 +110,7 @@ def end_run(run_id: str, *, grace_s: float) -> tuple[Process, ...]:
 
     What they shared in memory goes with them.
     """
-    asked = marked(run_id)
-    shared = {path for process in asked for path in shared_memory(process)}
+    asked, shared = marked(run_id), shared_memory(run_id)
     for process in asked:
         send(process, signal.SIGTERM)
     wait(asked, grace_s)
@@ -129,14 +128,13 @@ def end_run(run_id: str, *, grace_s: float) -> tuple[Process, ...]:
     return ()
 
 
-def shared_memory(process: Process) -> tuple[Path, ...]:
-    """Files of Python's shared memory and semaphores that the process maps and that have a name still."""
-    try:
-        lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
-    except OSError:
-        return ()
-    names = {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/" in line}
-    return tuple(Path(name) for name in names if name.startswith(SHARED) and not name.endswith("(deleted)"))
+def shared_memory(run_id: str) -> frozenset[Path]:
+    """Files of shared memory and semaphores that processes of a run map, and that have a name still."""
+    lines = (line for process in marked(run_id) for line in _maps(process) if "/dev/shm/" in line)
+    names = {line.split(maxsplit=5)[-1] for line in lines}
+    return frozenset(
+        Path(name) for name in names if name.startswith(SHARED) and not name.endswith("(deleted)")
+    )
 
 
 def _mark(pid: int) -> str | None:
@@ -153,3 +151,10 @@ def _readable(descriptors: list[int], timeout_s: float | None) -> list[tuple[int
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
     return poll.poll(None if timeout_s is None else timeout_s * 1000)
+
+
+def _maps(process: Process) -> list[str]:
+    try:
+        return Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    except OSError:
+        return []

@@ -23,7 +23,7 @@ class Run:
     url: str
     """Where its router answers."""
     dashboard_url: str | None = None
-    """Where Serve's REST answers, to whoever has the token."""
+    """Where Serve's REST answers, to whoever has the token; None until Ray was started."""
     models: tuple[str, ...]
     folder: str
     """Ray's temporary files, the token, the logs."""

@@ -54,10 +54,10 @@ def _answer(url: str, model: str, messages: list[Message]) -> str:
 def _model(url: str, wanted: str | None) -> str:
     try:
         listed = httpx.get(f"{url}/v1/models", timeout=10.0, trust_env=False).raise_for_status().json()
-        served = [entry["id"] for entry in listed["data"]]
+        served = [str(entry["id"]) for entry in listed["data"]]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise Failure(f"{url} does not answer as an OpenAI-compatible endpoint: {error}") from None
-    wanted = wanted or next(iter(served), "")
-    if wanted not in served:
-        raise bad_input(f"{url} serves no model {wanted!r}, but: {', '.join(served) or 'none'}")
-    return wanted
+    model = wanted or next(iter(served), "")
+    if model not in served:
+        raise bad_input(f"{url} serves no model {model!r}, but: {', '.join(served) or 'none'}")
+    return model

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster import runs
 from cluster.processes import first_gone, identify
+from headrace.driver import LOG_VARIABLE
 from headrace.folders import logs_folder, runs_folder
 from headrace.steps import Steps
 
@@ -38,7 +39,7 @@ def _start(log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             # -P: packages are not looked for in the user's folder.
             [sys.executable, "-P", "-m", "headrace", *words],
-            env=dict(os.environ, HEADRACE_LOG=str(log)),
+            env={**os.environ, LOG_VARIABLE: str(log)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

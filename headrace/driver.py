@@ -1,15 +1,20 @@
 """How does a fleet live on this machine, from the claim of its name to its last process?"""
 
+import os
+import secrets
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType
 
 import httpx
 
 from cluster import runs
 from cluster.inventory import machine
+from cluster.processes import identify
+from cluster.runs import Run
 from deployments import declare
 from deployments.fleet import Fleet
 from headrace import ask, diagnosis, leftovers
@@ -17,12 +22,14 @@ from headrace.checks import check_hardware, check_port
 from headrace.failure import Failure
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
-from headrace.folders import runs_folder
+from headrace.folders import run_folder, runs_folder
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
 
 LOOK_EVERY_S = 0.5
+LOG_VARIABLE = "HEADRACE_LOG"
+"""Names the file that the output of a detached driver goes to."""
 SAMPLE_QUESTION = "What is the capital of France?"
 
 
@@ -43,15 +50,41 @@ def serve(wish: Wish, steps: Steps) -> None:
     try:
         with _signals_interrupt(), runs.claim(runs_folder(), wish.name):
             leftovers.sweep(wish.name, steps)
-            check_port(wish.fleet.router)
-            fleet = _fetched(wish.fleet, steps)
-            hardware = machine()
-            check_hardware(fleet, hardware)
-            with local_ray(fleet, wish.name, hardware, steps) as live:
-                _deploy(live, fleet, steps)
-                _serve(live, wish, steps)
+            with _recorded(wish) as run:
+                check_port(wish.fleet.router)
+                fleet = _fetched(wish.fleet, steps)
+                hardware = machine()
+                check_hardware(fleet, hardware)
+                with local_ray(run, fleet, hardware, steps) as live:
+                    _deploy(live, fleet, steps)
+                    _serve(live, wish, steps)
     except runs.NameTaken:
         raise _taken(wish.name) from None
+
+
+@contextmanager
+def _recorded(wish: Wish) -> Iterator[Run]:
+    """Keeps a record of the run as long as the block runs."""
+    driver = identify(os.getpid())
+    if driver is None:
+        raise Failure("this process can't see itself in /proc: is /proc mounted?")
+    router, run_id = wish.fleet.router, secrets.token_hex(4)
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(router.host, router.host)
+    run = Run(
+        name=wish.name,
+        id=run_id,
+        driver=driver,
+        url=f"http://{host}:{router.port}",
+        models=tuple(model.name for model in wish.fleet.models),
+        folder=str(run_folder(run_id)),
+        log=os.environ.get(LOG_VARIABLE),
+        started_at_s=time.time(),
+    )
+    try:
+        runs.write(runs_folder(), run)
+        yield run
+    finally:
+        runs.forget(runs_folder(), run)
 
 
 def _fetched(fleet: Fleet, steps: Steps) -> Fleet:
@@ -100,7 +133,7 @@ def _serve(live: Live, wish: Wish, steps: Steps) -> None:
     try:
         if wish.question is not None:
             _ask(live, wish.question, steps)
-        live.record(replace(live.run, ready=True))
+        live.says_ready()
         if wish.once:
             return
         steps.say(

@@ -1,6 +1,9 @@
 """Where does Headrace keep what must outlive a command?"""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -22,15 +25,22 @@ def logs_folder() -> Path:
     return state_folder() / "logs"
 
 
-def make_run_folder(run_id: str) -> Path:
-    """A folder that only this user can read, with a path short enough for the sockets below it.
+def run_folder(run_id: str) -> Path:
+    """Where a run keeps Ray's temporary files, its token and its logs: short enough for the sockets below it.
 
-    Unix sockets' paths end at 107 bytes and Ray's part of them takes about 65. Raises PermissionError.
+    Unix sockets' paths end at 107 bytes and Ray's part of them takes about 65.
     """
-    parent = Path(f"/tmp/headrace-{os.getuid()}")
-    parent.mkdir(mode=0o700, exist_ok=True)
-    if parent.is_symlink() or parent.stat().st_uid != os.getuid():
-        raise PermissionError(f"{parent} belongs to another user")
-    folder = parent / run_id
-    folder.mkdir(mode=0o700)
-    return folder
+    return Path(f"/tmp/headrace-{os.getuid()}") / run_id
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[Path]:
+    """A folder that only this user can read, as long as the block runs. Raises PermissionError."""
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    if folder.parent.is_symlink() or folder.parent.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder.parent} belongs to another user")
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -101,8 +101,8 @@ def test_a_process_that_ignores_the_polite_signal_is_killed(children: Children, 
 def test_shared_memory_goes_with_the_run_even_if_its_tracker_was_killed(
     children: Children, run_id: str
 ) -> None:
-    process = children.start(SHARES, run_id)
-    (path,) = shared_memory(process)
+    children.start(SHARES, run_id)
+    (path,) = shared_memory(run_id)
     tracker = next(other for other in marked(run_id) if TRACKER in command_line(other))
     send(tracker, signal.SIGKILL)
     assert path.exists()

@@ -84,7 +84,7 @@ class Traces:
         pids = {process.pid for process in self.processes}
         listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
         self.ports = {c.laddr.port for c in listening if c.pid in pids}
-        self.shared = {path for process in self.processes for path in shared_memory(process)}
+        self.shared = shared_memory(run.id)
         assert port in self.ports
         assert self.find("VLLM::EngineCore")
 
