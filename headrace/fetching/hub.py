@@ -27,7 +27,7 @@ def is_hub_id(source: str) -> bool:
 
 
 def build(hub_id: str, folder: Path, progress: Progress) -> None:
-    """Downloads a model's safetensors, configuration and tokenizer, going on from what a killed run left.
+    """Downloads a model's safetensors, configuration and tokenizer; what a killed run had whole is kept.
 
     Raises FetchError: offline, not found, gated, no safetensors, too little space, not a checkpoint, or
     damaged on the way (by the hub's own SHA-256).
@@ -37,6 +37,7 @@ def build(hub_id: str, folder: Path, progress: Progress) -> None:
     with _clear_errors(hub_id):
         repository = HfApi().model_info(hub_id, files_metadata=True)
         files = [file for file in repository.siblings or [] if _is_kept(file.rfilename)]
+        _remove_unfinished(folder)
         _check_before(hub_id, files, folder)
         # The commit, not the branch: without a network, a branch's unfinished folder is taken for whole.
         snapshot_download(
@@ -80,6 +81,12 @@ def _check_after(hub_id: str, files: "list[RepoSibling]", folder: Path) -> None:
                 continue
         (folder / file.rfilename).unlink()
         raise FetchError(f"{hub_id}: {file.rfilename} was damaged on the way; fetch again, the rest is kept")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    # Every run of the hub's library begins an unfinished file anew, under another name.
+    for path in folder.rglob("*.incomplete"):
+        path.unlink()
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:
