@@ -15,7 +15,7 @@ from headrace.fetching.progress import Progress, Step
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 KEPT_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
@@ -97,9 +97,9 @@ def _remove_others(folder: Path, names: set[str]) -> None:
 
 
 def _bar_class(phase: str, total_bytes: int, progress: Progress) -> "type[tqdm]":
-    import tqdm
+    from tqdm.auto import tqdm
 
-    class Bar(tqdm.tqdm):
+    class Bar(tqdm):
         """The hub's own seam for bars: drawn nowhere, the one that counts written bytes is passed on."""
 
         def __init__(self, *arguments, **settings) -> None:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.inventory import machine
 from deployments import reference
@@ -12,7 +12,7 @@ from headrace.fetching.progress import Progress, Step
 from headrace.fetching.quiet import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 MOST_WEIGHTS_BYTES = 2_000_000_000
 CONTINUATION_TOKENS = 32
@@ -119,7 +119,7 @@ def _token_ids(tokenizer: "PreTrainedTokenizerBase", chat: tuple[str, ...]) -> l
     return tokenizer.encode(rendered, add_special_tokens=False)
 
 
-def _prompt(model: "PreTrainedModel", token_ids: list[int]) -> Prompt:
+def _prompt(model: Any, token_ids: list[int]) -> Prompt:
     import torch
 
     with torch.inference_mode():

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from headrace.fetching import cache
 from headrace.fetching.cache import FetchError
@@ -121,7 +122,7 @@ def _save_model(weights: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     with redirect_stderr(StringIO()):  # dequantizing draws a bar that has no switch
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             weights.parent, gguf_file=weights.name, dtype=torch.bfloat16
         )
     # Cleared, or it would be saved as if it were still quantized.
