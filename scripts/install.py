@@ -248,8 +248,8 @@ def pip(*arguments: str) -> None:
 
 def logged(command: list[str]) -> int:
     """Runs a command with its output appended to the log; its exit code."""
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with LOG.open("a") as log, subprocess.Popen(command, cwd=ROOT, text=True, **both) as process:
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with LOG.open("a") as log, process:
         print("$", *command, file=log, flush=True)
         for line in process.stdout or ():
             print(line, end="", file=log, flush=True)
