@@ -49,6 +49,8 @@ class Router:
                 lifespan="off",
                 interface="asgi3",
                 access_log=False,
+                proxy_headers=False,
+                date_header=False,
                 log_config=None,
                 server_header=False,
                 timeout_keep_alive=75,
