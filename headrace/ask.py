@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 
-Message = dict[str, str]
 CHAT = "/v1/chat/completions"
 
 
@@ -39,14 +38,15 @@ class Answer:
         return f"{self.tokens} tokens, first after {self.first_s:.2f} s{rate}"
 
 
-def stream(url: str, model: str, messages: list[Message], answer: Answer) -> Iterator[str]:
-    """Asks, and yields the text as it comes; `answer` is filled meanwhile. Raises AnswerFailed."""
-    body = {
-        "model": model,
-        "messages": messages,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+def one_question(model: str, question: str) -> dict[str, Any]:
+    """A request for the likeliest answer: the same each time."""
+    messages = [{"role": "user", "content": question}]
+    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 128}
+
+
+def stream(url: str, request: dict[str, Any], answer: Answer) -> Iterator[str]:
+    """Sends a chat request; yields text as it comes, and fills `answer` meanwhile. Raises AnswerFailed."""
+    body = {**request, "stream": True, "stream_options": {"include_usage": True}}
     start_s = monotonic()
     try:
         for event in _events(url, body):
@@ -61,10 +61,10 @@ def stream(url: str, model: str, messages: list[Message], answer: Answer) -> Ite
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
 
 
-def curl(url: str, model: str, question: str) -> str:
-    """A command that asks the same from a shell."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": question}]})
-    return f"curl {url}{CHAT} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+def curl(url: str, request: dict[str, Any]) -> str:
+    """A shell command that sends the same request."""
+    body = shlex.quote(json.dumps(request, ensure_ascii=False))
+    return f"curl {url}{CHAT} -H 'Content-Type: application/json' -d {body}"
 
 
 def _events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,11 @@ import sys
 
 import httpx
 
-from headrace.ask import Answer, AnswerFailed, Message, stream
+from headrace.ask import Answer, AnswerFailed, stream
 from headrace.endpoint import endpoint
 from headrace.failure import Failure, bad_input
+
+Message = dict[str, str]
 
 
 def chat(model: str | None, *, url: str | None, name: str) -> None:
@@ -41,7 +43,7 @@ def _answer(url: str, model: str, messages: list[Message]) -> str:
     """Prints the answer as it comes; what came before Ctrl-C or a failure counts as said."""
     answer = Answer()
     try:
-        for text in stream(url, model, messages, answer):
+        for text in stream(url, {"model": model, "messages": messages}, answer):
             print(text, end="", flush=True)
         print(f"\n  ({answer.figures})")
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ def detach(name: str, steps: Steps) -> None:
         driver.terminate()
         driver.wait()
         raise
-    steps.say(f"In the background as pid {driver.pid}: `headrace stop --name {name}` ends it; log: {log}")
+    steps.say(f"In the background as pid {driver.pid}, log: {log}")
 
 
 def _start(log: Path) -> subprocess.Popen[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import httpx
 
@@ -130,28 +131,28 @@ def _answers(url: str) -> bool:
 
 def _serve(live: Live, wish: Wish, steps: Steps) -> None:
     live.serving = True
+    request = ask.one_question(live.run.models[0], wish.question or SAMPLE_QUESTION)
     try:
         if wish.question is not None:
-            _ask(live, wish.question, steps)
+            _ask(live, wish.question, request, steps)
         live.says_ready()
-        if wish.once:
-            return
-        steps.say(
-            f"Try it:\n  {ask.curl(live.run.url, live.run.models[0], wish.question or SAMPLE_QUESTION)}"
-        )
-        steps.say(f"Serving {', '.join(live.run.models)} on {live.run.url}/v1 until Ctrl-C")
-        live.check(timeout_s=None)
+        steps.say(f"Try it:\n  {ask.curl(live.run.url, request)}")
+        if not wish.once:
+            steps.say(f"Serving {', '.join(live.run.models)} on {live.run.url}/v1 until {_ends(live.run)}")
+            live.check(timeout_s=None)
     except KeyboardInterrupt:
         steps.say("")
 
 
-def _ask(live: Live, question: str, steps: Steps) -> None:
+def _ends(run: Run) -> str:
+    return f"`headrace stop --name {run.name}`" if run.log else "Ctrl-C"
+
+
+def _ask(live: Live, question: str, request: dict[str, Any], steps: Steps) -> None:
     answer = ask.Answer()
     steps.say(f"> {question}")
     try:
-        for text in ask.stream(
-            live.run.url, live.run.models[0], [{"role": "user", "content": question}], answer
-        ):
+        for text in ask.stream(live.run.url, request, answer):
             steps.console.out(text, end="", highlight=False)
     except ask.AnswerFailed as error:
         raise Failure(f"the question was not answered: {error}") from None

@@ -16,13 +16,13 @@ from headrace.serve_rest import ServeRest
 
 EVERY_S = 1.0
 COLUMNS = (
-    ("running", "running_requests"),
-    ("waiting", "waiting_requests"),
+    ("run", "running_requests"),
+    ("wait", "waiting_requests"),
     ("KV free", "kv_free_tokens"),
     ("prefill/s", "prefill_tokens_per_s"),
     ("decode/s", "decode_tokens_per_s"),
 )
-"""Titles and the router's names; KV free, prefill and decode are in tokens."""
+"""Titles and the router's names: requests that run and wait in the engine; the rest in tokens."""
 
 
 def status(name: str, *, watch: bool) -> None:
@@ -52,7 +52,7 @@ def _view(run: Run, served: dict[str, Served]) -> Group:
 
 
 def _table(served: dict[str, Served]) -> Table:
-    table = Table("replica", "state", "verified", box=None, padding=(0, 1))
+    table = Table("replica", "state", "verified", box=None, padding=(0, 1, 0, 0))
     for title, _ in COLUMNS:
         table.add_column(title, justify="right")
     for model, about in served.items():

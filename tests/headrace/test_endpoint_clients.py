@@ -1,0 +1,164 @@
+"""What is asked of a served model and of a run, over real HTTP."""
+
+import json
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from cluster.processes import Process
+from cluster.runs import Run
+from headrace import ask
+from headrace.observe import observe
+from headrace.serve_rest import ServeRefused, ServeRest
+
+
+@dataclass
+class Server:
+    """A server with a prepared answer for each path, that keeps what it was sent."""
+
+    answers: dict[str, tuple[int, str]]
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
+    """Method and path, Authorization, body."""
+    url: str = ""
+
+
+@contextmanager
+def serving(answers: dict[str, tuple[int, str]]) -> Iterator[Server]:
+    server = Server(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            said = f"{self.command} {self.path}"
+            server.seen.append((said, self.headers.get("Authorization") or "", body))
+            status, text = server.answers.get(said, (404, ""))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        http.shutdown()
+        thread.join()
+
+
+def event(text: str = "", **fields: object) -> str:
+    chunk = {"choices": [{"index": 0, "delta": {"content": text}}], **fields}
+    return f"data: {json.dumps(chunk)}\n\n"
+
+
+def asked(server: Server) -> ask.Answer:
+    answer = ask.Answer()
+    assert "".join(ask.stream(server.url, ask.one_question("tiny", "Where?"), answer)) == answer.text
+    return answer
+
+
+def test_an_answer_is_joined_and_measured() -> None:
+    usage = f"data: {json.dumps({'choices': [], 'usage': {'completion_tokens': 3}})}\n\n"
+    stream = event(role="assistant") + event("In Pa") + event("ris é.") + usage + "data: [DONE]\n\n"
+    with serving({"POST /v1/chat/completions": (200, stream)}) as server:
+        answer = asked(server)
+    assert answer.text == "In Paris é."
+    assert answer.figures.startswith("3 tokens, first after ")
+    sent = json.loads(server.seen[0][2])
+    assert sent["stream"] is True
+    assert sent["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "line"),
+    [
+        (503, '{"error": {"message": "queue full"}}', "503: queue full"),
+        (500, "oops", "500: oops"),
+        (200, event("half") + 'data: {"error": {"message": "engine died"}}\n\n', "engine died"),
+    ],
+)
+def test_a_refusal_or_a_broken_stream_is_told_in_the_endpoints_words(
+    status: int, text: str, line: str
+) -> None:
+    with (
+        serving({"POST /v1/chat/completions": (status, text)}) as server,
+        pytest.raises(ask.AnswerFailed, match=line),
+    ):
+        asked(server)
+
+
+def test_the_curl_line_works_as_pasted_whatever_is_asked() -> None:
+    question = """What's "x" in $HOME? é\\n"""
+    with serving({"POST /v1/chat/completions": (200, "fine")}) as server:
+        line = ask.curl(server.url, ask.one_question("tiny", question))
+        assert shlex.split(line)[0] == "curl"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout == "fine"
+    assert json.loads(server.seen[0][2])["messages"][0]["content"] == question
+
+
+def test_serve_is_asked_with_the_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    path = "/api/serve/applications/"
+    answers = {
+        "GET /api/ray/version": (200, "{}"),
+        f"PUT {path}": (400, "no such import path"),
+        f"GET {path}": (200, '{"applications": {"headrace": {}}}'),
+        f"DELETE {path}": (200, ""),
+    }
+    with serving(answers) as server:
+        rest = ServeRest(server.url, tmp_path / "token")
+        assert rest.is_up()
+        with pytest.raises(ServeRefused, match="no such import path"):
+            rest.deploy({"applications": []})
+        assert rest.applications() == {"headrace": {}}
+        assert rest.delete(timeout_s=5)
+        assert {token for _, token, _ in server.seen} == {"Bearer secret"}
+    assert not rest.is_up()
+    assert rest.applications() == {}
+    assert not rest.delete(timeout_s=5)
+
+
+METRICS = """
+headrace_queued_requests{model="tiny"} 4.0
+headrace_open_requests{model="tiny"} 6.0
+headrace_output_tokens_total{model="tiny"} 123.0
+headrace_replica_running_requests{model="tiny",replica="r1"} 2.0
+headrace_replica_verified{model="tiny",replica="r1"} 1.0
+headrace_replica_running_requests{model="tiny",replica="gone"} 9.0
+headrace_queued_requests{model="unknown"} 1.0
+"""
+
+
+def test_a_run_is_seen_by_serve_and_by_its_router_together(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    replicas = [{"replica_id": "r1", "state": "RUNNING"}, {"replica_id": "r2", "state": "STARTING"}]
+    deployments = {"engine-tiny": {"replicas": replicas}, "router": {"replicas": [replicas[0]]}}
+    details = json.dumps({"applications": {"headrace": {"deployments": deployments}}})
+    answers = {"GET /api/serve/applications/": (200, details), "GET /metrics": (200, METRICS)}
+    with serving(answers) as server:
+        run = Run(
+            name="default",
+            id="x",
+            driver=Process(pid=1, started_ticks=1),
+            url=server.url,
+            models=("tiny", "second"),
+            folder=str(tmp_path),
+            started_at_s=0.0,
+        )
+        seen = observe(run, ServeRest(server.url, run.token))
+    assert seen["tiny"].counts == {"queued_requests": 4, "open_requests": 6, "output_tokens": 123}
+    assert seen["tiny"].replicas["r1"].load == {"running_requests": 2, "verified": 1}
+    assert (seen["tiny"].replicas["r2"].state, seen["tiny"].replicas["r2"].load) == ("starting", {})
+    assert (seen["second"].replicas, seen["second"].counts) == ({}, {})
