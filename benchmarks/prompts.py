@@ -1,0 +1,40 @@
+"""Which prompts does a benchmark send? Chats of an exact number of tokens, all different."""
+
+import random
+import re
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+
+def chat_prompts(folder: Path, *, count: int, tokens: int, seed: int) -> list[str]:
+    """User messages that, rendered by the checkpoint's chat template, have `tokens` tokens each."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+
+    def length(text: str) -> int:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        return len(tokenizer.backend_tokenizer.encode(rendered, add_special_tokens=False).ids)
+
+    draw = random.Random(seed)
+    return [text_of_length(length, tokens, draw) for _ in range(count)]
+
+
+def text_of_length(length: Callable[[str], int], tokens: int, draw: random.Random) -> str:
+    """A random text of `tokens` tokens by `length`. Raises ValueError when its template alone is longer."""
+    if length("") >= tokens:
+        raise ValueError(f"the chat template alone has {length('')} tokens, more than {tokens}")
+    while True:
+        words = draw.choices(WORDS, k=tokens)
+        count = bisect_left(range(tokens), tokens, key=lambda n: length(" ".join(words[:n])))
+        if length(text := " ".join(words[:count])) == tokens:
+            return text
+
+
+WORDS = sorted(set(re.findall(r"\b[a-z]{2,9}\b", " ".join(topics.values()))))
+"""Words of Python's own documentation."""
