@@ -5,7 +5,7 @@ QUESTION := What is the capital of France?
 seconds_since = $$(( $$(date +%s) - $(1) ))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test check prove lock clean
+.PHONY: help install serve demo test check rules fast-tests prove lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,13 +27,18 @@ test: ## install, then every test but the long evidence and those that need a GP
 	exit $$code; }
 
 check: install ## format, lint, types, import rules, fast tests
-	@start=$$(date +%s); set -e; \
-	$(BIN)/ruff format --check --quiet .; \
-	$(BIN)/ruff check --quiet .; \
-	PATH="$(BIN):$$PATH" $(BIN)/pyright; \
-	$(BIN)/lint-imports --no-logo; \
-	$(BIN)/python -m pytest -q -m "not slow and not prove and not gpu"; \
+	@start=$$(date +%s); \
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target rules fast-tests && \
 	echo "make check: $(call seconds_since,$$start) s"
+
+rules:
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo
+	@PATH="$(BIN):$$PATH" $(BIN)/pyright
+
+fast-tests:
+	@$(BIN)/python -m pytest -q -m "not slow and not prove and not gpu"
 
 prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
 	@$(BIN)/python scripts/prove.py
