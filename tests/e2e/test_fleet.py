@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,10 @@ models:
     source: tiny
     engine: {{dtype: float32, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
     replicas: {{min: 1, max: 2}}
+  - name: tiny-on-two
+    source: tiny
+    tensor_parallel: 2
+    engine: {{dtype: float32, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
 router: {{port: {port}}}
 scaling: {{hold_s: 5}}
 """
@@ -99,7 +103,21 @@ def test_the_answer_is_right_whole_and_streamed(fleet: Running) -> None:
 
 
 def test_every_engine_was_verified_against_its_reference(fleet: Running) -> None:
-    assert fleet.gauge("headrace_replica_verified") == [1.0, 1.0]
+    assert fleet.gauge("headrace_replica_verified") == [1.0, 1.0, 1.0]
+
+
+def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
+    client = fleet.client()
+    for prompt in ("The def statement", "A class is", "Modules and packages: " * 8):
+        one, two = (
+            client.completions.create(model=model, prompt=prompt, max_tokens=48, temperature=0).choices[0].text
+            for model in ("tiny", "tiny-on-two")
+        )
+        assert one == two
+        assert len(one) > 48
+    (replica,) = fleet.processes("headrace:engine-tiny-on-two")
+    titles = [" ".join(child.cmdline()) for child in replica.children(recursive=True)]
+    assert sum("Worker_TP" in title for title in titles) == 2
 
 
 def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(fleet: Running) -> None:
@@ -110,7 +128,11 @@ def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a
 
 
 def test_a_killed_replica_takes_its_engine_with_it_and_is_replaced(fleet: Running) -> None:
-    before = fleet.processes("headrace:engine-tiny")
+    before = [
+        process
+        for process in fleet.processes("headrace:engine-tiny")
+        if "engine-tiny-on-two" not in " ".join(process.cmdline())
+    ]
     cores = [child for process in before for child in process.children(recursive=True)]
     assert any("EngineCore" in core.name() + " ".join(core.cmdline()) for core in cores)
     for process in before:
@@ -134,7 +156,9 @@ def _tiny_replicas(fleet: Running) -> list[float]:
     return fleet.gauge("headrace_replica_running_requests", model="tiny")
 
 
-async def _stream_while(client: httpx.AsyncClient, outcomes: list[str], *, streams: int, go_on) -> None:
+async def _stream_while(
+    client: httpx.AsyncClient, outcomes: list[str], *, streams: int, go_on: Callable[[], bool]
+) -> None:
     wanted = True
 
     async def one() -> None:
