@@ -16,7 +16,8 @@ TRACKER = "multiprocessing.resource_tracker"
 SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-", "/dev/shm/vllm_dist_")
 """How Python's multiprocessing and vLLM name what their processes share."""
 KILL_S = 5.0
-"""Seconds in which a killed process goes, or a tracker ends, on a machine that is busy."""
+"""Seconds in which a killed process goes, on a machine that is busy."""
+TRACKER_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,9 +119,9 @@ def end_run(run_id: str, *, grace_s: float) -> tuple[Process, ...]:
         killed = tuple(process for process in marked(run_id) if last or TRACKER not in command_line(process))
         for process in killed:
             send(process, signal.SIGKILL)
-        # A tracker ends by itself when its owner is gone, after unlinking what the owner shared.
         wait(killed, KILL_S)
-        wait(marked(run_id), KILL_S)
+        # A tracker ends by itself when its owner is gone, after unlinking what the owner shared.
+        wait(marked(run_id), TRACKER_S)
     if left := marked(run_id):
         return left
     for path in shared:

@@ -38,13 +38,18 @@ def check_port(router: RouterSettings) -> None:
 
 
 def memory_need_bytes(model: Model, *, avx512: bool) -> int:
-    """Memory that one CPU replica of a local checkpoint needs: weights, KV cache and processes."""
+    """Memory that one CPU replica needs: weights, KV cache, processes. Its source is a folder. Raises Failure."""
     from deployments.vllm_engine import engine_arguments
 
     arguments = engine_arguments(model, cpu=True, avx512=avx512)
+    cache_bytes = arguments["kv_cache_memory_bytes"]
+    if not isinstance(cache_bytes, int):
+        raise bad_input(
+            f"{model.name}: engine.kv_cache_memory_bytes: should be a number of bytes, got {cache_bytes!r}"
+        )
     ranks = model.tensor_parallel * model.pipeline_parallel
     weights_bytes = _weights_bytes(Path(model.source), widened=arguments.get("dtype") == "float32")
-    return weights_bytes + ranks * int(arguments["kv_cache_memory_bytes"]) + (2 + ranks) * PROCESS_BYTES
+    return weights_bytes + ranks * cache_bytes + (2 + ranks) * PROCESS_BYTES
 
 
 def holder(port: int) -> str:

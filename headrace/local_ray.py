@@ -100,15 +100,19 @@ def _cpus(fleet: Fleet, machine: Machine) -> str:
 
 
 def _end(live: Live, steps: Steps) -> None:
-    with suppress(KeyboardInterrupt):
+    at_once = False
+    try:
         if live.serving:
             _drain(live, steps)
+    except KeyboardInterrupt:
+        at_once = True
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with steps.step("Ending Ray", "Everything ended"):
-        live.keeper.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            live.keeper.wait(KEEPER_PATIENCE_S)
+        if not at_once:
+            live.keeper.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                live.keeper.wait(KEEPER_PATIENCE_S)
         left = end_run(live.run.id, grace_s=0)
     if left:
         steps.say(f"! can't be ended: pids {' '.join(str(process.pid) for process in left)}")
@@ -122,14 +126,10 @@ def _drain(live: Live, steps: Steps) -> None:
 
 
 def _last_words(run: Run) -> str:
-    """What `ray start` wrote about its end."""
+    """Which of its processes `ray start` found dead, in its own words."""
     lines = (Path(run.folder) / "ray.log").read_text(errors="replace").splitlines()
-    lines = [line.strip() for line in lines if line.strip()]
-    marks = [i for i, line in enumerate(lines) if "exited unexpectedly" in line]
-    if marks:
-        return "; ".join(_message(line) for line in lines[marks[-1] + 1 : marks[-1] + 2])
-    return _message(lines[-1]) if lines else "it wrote nothing"
-
-
-def _message(line: str) -> str:
-    return line.partition(" -- ")[2] or line
+    found = [i for i, line in enumerate(lines) if "exited unexpectedly" in line]
+    words = (
+        [line.partition(" -- ")[2] or line for line in lines[found[-1] + 1 : found[-1] + 2]] if found else []
+    )
+    return " ".join(words).strip() or "it was ended from outside"

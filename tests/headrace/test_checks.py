@@ -60,6 +60,7 @@ def test_too_little_memory_says_by_how_much_and_what_to_do(checkpoint: Path) -> 
 @pytest.mark.parametrize(
     ("fields", "found", "line"),
     [
+        ({"engine": {"kv_cache_memory_bytes": "4G"}}, machine(), "should be a number of bytes, got '4G'"),
         ({"nodes": 2}, machine(gpus=8), "nodes must be 1 here"),
         ({"tensor_parallel": 4}, machine(gpus=2), "needs 4 GPUs, this machine has 2"),
         ({"replicas": {"min": 3, "max": 3}}, machine(gpus=2), "needs 3 GPUs, this machine has 2"),

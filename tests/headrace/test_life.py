@@ -152,13 +152,33 @@ def test_whatever_is_killed_nothing_stays_and_the_next_start_works(terminal: Ter
     assert not (terminal.state / "runs" / "default.json").exists()
 
 
-@pytest.mark.slow
-def test_stop_ends_a_run_that_is_still_starting(terminal: Terminal) -> None:
+@pytest.fixture
+def starting(terminal: Terminal) -> Run:
+    """A run whose Ray is up, and whose engine is not."""
     terminal.serving = terminal.type("serve", "tiny", "--port", str(terminal.port))
     terminal.wait_for(lambda: "Deploying" in terminal.said())
-    run = terminal.run()
+    return terminal.run()
+
+
+@pytest.mark.slow
+def test_stop_ends_a_run_that_is_still_starting(terminal: Terminal, starting: Run) -> None:
+    assert terminal.serving is not None
     assert terminal.type("stop").wait() == 0
     assert "Run 'default' ended" in terminal.said()
     assert terminal.serving.wait() == 130
-    assert marked(run.id) == ()
-    assert not Path(run.folder).exists()
+    assert marked(starting.id) == ()
+    assert not Path(starting.folder).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["cluster.keeper", "ray.scripts"])
+def test_when_what_stands_between_driver_and_ray_is_killed_all_ends(
+    terminal: Terminal, starting: Run, victim: str
+) -> None:
+    assert terminal.serving is not None
+    found = [process for process in marked(starting.id) if victim in command_line(process)]
+    os.kill(found[-1].pid, signal.SIGKILL)
+    assert terminal.serving.wait(END_S + 10) == 1
+    assert "Ray ended unexpectedly" in terminal.said()
+    assert marked(starting.id) == ()
+    assert not Path(starting.folder).exists()
