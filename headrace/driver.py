@@ -29,6 +29,8 @@ from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
 
 LOOK_EVERY_S = 0.5
+BREAK_S = 10.0
+"""Seconds from a broken connection within which a dead Ray is known as such."""
 LOG_VARIABLE = "HEADRACE_LOG"
 """Names the file that the output of a detached driver goes to."""
 SAMPLE_QUESTION = "What is the capital of France?"
@@ -106,9 +108,11 @@ def _deploy(live: Live, fleet: Fleet, steps: Steps) -> None:
     with steps.step("Deploying", "Ready") as update:
         try:
             live.rest.deploy(declare.schema(fleet))
-        except (ServeRefused, httpx.HTTPError) as error:
-            live.check(timeout_s=2.0)
+        except ServeRefused as error:
             raise Failure(f"Serve refused the fleet: {error}") from None
+        except httpx.HTTPError as error:
+            live.check(timeout_s=BREAK_S)
+            raise Failure(f"Serve broke off while it was given the fleet: {error}") from None
         while not _answers(live.run.url):
             live.check(timeout_s=LOOK_EVERY_S)
             _look(live, update)
