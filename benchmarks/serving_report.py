@@ -45,7 +45,7 @@ RATIOS: dict[str, Value] = {
     "path_and_core_us_per_token": lambda turn: turn.us_per_token({*PATH, Part.CORE}),
     "ttft_p50_ms": lambda turn: turn.seen.ttft_p50_s * 1e3,
     "ttft_p95_ms": lambda turn: turn.seen.ttft_p95_s * 1e3,
-    "gap_p50_ms": lambda turn: turn.seen.gap_p50_s * 1e3,
+    "per_token_p50_ms": lambda turn: turn.seen.per_token_p50_s * 1e3,
     "tokens_per_s": lambda turn: turn.seen.tokens / turn.seen.wall_s,
 }
 """Values of which ours / vLLM's is told, from the turns of the same round."""
@@ -68,7 +68,7 @@ COLUMNS = {
     "ray_us_per_token": "Ray",
     "ttft_p50_ms": "TTFT p50 ms",
     "ttft_p95_ms": "TTFT p95 ms",
-    "gap_p50_ms": "gap p50 ms",
+    "per_token_p50_ms": "ms per token p50",
     "tokens_per_s": "tokens/s",
     "others_cores": "cores others used",
 }

@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +41,8 @@ class Seen:
     ttft_p50_s: float
     """Seconds to the first event with text."""
     ttft_p95_s: float
-    gap_p50_s: float
-    """Seconds between two events with text."""
+    per_token_p50_s: float
+    """Seconds between two events with text: each stream's mean, since one arrival may carry several."""
     client_cpu_s: float
 
 
@@ -119,14 +119,14 @@ def understand(job: Job, stream: Stream) -> Told:
 def figures(streams: Sequence[Stream], told: Sequence[Told], *, wall_s: float, cpu_s: float) -> Seen:
     """Sums a job up."""
     first_s = [one.arrived_s[0] - stream.sent_s for stream, one in zip(streams, told, strict=True)]
-    gaps_s = [later - earlier for one in told for earlier, later in pairwise(one.arrived_s)]
+    per_token_s = [(one.arrived_s[-1] - one.arrived_s[0]) / max(1, len(one.arrived_s) - 1) for one in told]
     return Seen(
         tokens=sum(one.tokens for one in told),
         content_events=sum(len(one.arrived_s) for one in told),
         wall_s=wall_s,
         ttft_p50_s=statistics.median(first_s),
         ttft_p95_s=statistics.quantiles(first_s, n=20, method="inclusive")[-1],
-        gap_p50_s=statistics.median(gaps_s),
+        per_token_p50_s=statistics.median(per_token_s),
         client_cpu_s=cpu_s,
     )
 

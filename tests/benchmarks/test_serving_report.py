@@ -17,7 +17,7 @@ def turn(server: str, cpu_s: dict[str, float], *, number: int = 1, tokens: int =
         wall_s=2.0,
         ttft_p50_s=0.1,
         ttft_p95_s=0.2,
-        gap_p50_s=0.01,
+        per_token_p50_s=0.01,
         client_cpu_s=0.0,
     )
     return Turn(
