@@ -68,7 +68,8 @@ class HttpApi:
             )
         allowed, route = self._routes[path]
         if method != allowed:
-            raise ApiError(405, f"{path} takes {allowed}, not {method}.", code="method_not_allowed")
+            message = f"{path} takes {allowed}, not {method}."
+            raise ApiError(405, message, code="method_not_allowed", allow=allowed)
         return route
 
     async def _chat(self, receive: Receive, send: Send) -> None:
@@ -106,7 +107,7 @@ class HttpApi:
         if request.max_tokens is not None:
             parameters["max_tokens"] = request.max_tokens
         for ids in prompts:
-            _check_length(ids, request.max_tokens, desk.lane.max_model_len)
+            _check_length(ids, request.max_tokens, desk.lane.max_model_len, "messages" if chat else "prompt")
         news, tickets = asyncio.Event(), list[Ticket]()
         watch = asyncio.ensure_future(_wait_for_disconnect(receive))
         watch.add_done_callback(lambda _: [desk.lane.leave(ticket) for ticket in tickets])
@@ -181,16 +182,16 @@ def _answer(request: Common, prompts: list[list[int]], chat: bool) -> Answer:
     )
 
 
-def _check_length(ids: list[int], max_tokens: int | None, max_model_len: int | None) -> None:
+def _check_length(ids: list[int], max_tokens: int | None, max_model_len: int | None, field: str) -> None:
     if not ids:
-        raise ApiError(400, "The prompt is empty.", param="prompt")
+        raise ApiError(400, "The prompt is empty.", param=field)
     if max_model_len is None or len(ids) + (max_tokens or 1) <= max_model_len:
         return
     raise ApiError(
         400,
         f"This model's context holds {max_model_len} tokens; the prompt has {len(ids)} and max_tokens "
         f"asks for {max_tokens or 1} more.",
-        param="max_tokens" if max_tokens and len(ids) < max_model_len else "messages",
+        param="max_tokens" if len(ids) < max_model_len else field,
         code="context_length_exceeded",
     )
 
@@ -220,5 +221,5 @@ async def _json(send: Send, status: int, body: Any) -> None:
 
 
 async def _refuse(send: Send, error: ApiError) -> None:
-    extra = [(b"retry-after", str(error.retry_after_s).encode())] if error.retry_after_s is not None else []
+    extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await respond(send, error.status, msgspec.json.encode(error.body), extra=extra)

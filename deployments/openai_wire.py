@@ -20,9 +20,12 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status = status
+        told = {"retry-after": retry_after_s, "allow": allow}
+        self.headers = {name: str(value) for name, value in told.items() if value is not None}
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

@@ -73,7 +73,7 @@ class FakeEngine:
         refuse: str | None = None,
     ) -> None:
         self._slots, self._step_s, self._fail_after, self._refuse = slots, list(step_s), fail_after, refuse
-        self._stalled = self.draining = False
+        self._stalled = self.draining = self.closed = False
         self._runs: dict[tuple[bytes, int], Run] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -121,7 +121,10 @@ class FakeEngine:
         self.link.announce()
 
     def close(self) -> None:
-        """Says goodbye to its routers, whatever it still has."""
+        """Says goodbye to its routers, whatever it still has. Once is enough."""
+        if self.closed:
+            return
+        self.closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._runs = {}

@@ -1,0 +1,150 @@
+"""What does a test of the HTTP interface talk to? A real server, lane and links; engines without a model."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import uvicorn
+
+from deployments.http_api import Desk, HttpApi
+from deployments.lane import Lane
+from deployments.openai_wire import ChatRequest, Message
+from deployments.render import Renderer
+from deployments.router_metrics import RouterMetrics
+from tests.deployments.fake_engine import FakeEngine, Said, expected
+
+MODEL = "tiny"
+
+
+@dataclass(kw_only=True)
+class Served:
+    """A router's HTTP server with one model."""
+
+    port: int
+    api: HttpApi
+    lane: Lane
+    desk: Desk
+    engines: list[FakeEngine]
+    http: httpx.AsyncClient
+
+    @property
+    def openai(self) -> openai.AsyncOpenAI:
+        """The official client."""
+        url = f"http://127.0.0.1:{self.port}/v1"
+        return openai.AsyncOpenAI(base_url=url, api_key="none", http_client=self.http, max_retries=0)
+
+    @property
+    def engine(self) -> FakeEngine:
+        return self.engines[0]
+
+    def add(self, engine: FakeEngine) -> None:
+        """One more replica."""
+        self.engines.append(engine)
+        engine.join(self.lane, f"replica{len(self.engines)}")
+
+    async def chat_ids(self, content: str) -> list[int]:
+        """What the engine gets for one user message."""
+        messages = [Message(role="user", content=content)]
+        return await self.desk.renderer.chat(ChatRequest(model=MODEL, messages=messages))
+
+    async def said(self, content: str, max_tokens: int, stop: Sequence[str] = (), index: int = 0) -> Said:
+        """What the engine answers to one user message."""
+        return expected(await self.chat_ids(content), max_tokens=max_tokens, stop=stop, index=index)
+
+    async def metrics(self) -> dict[str, float]:
+        """The samples on /metrics by their names, labels included."""
+        lines = (await self.http.get("/metrics")).text.splitlines()
+        return {
+            name: float(value)
+            for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+        }
+
+    @contextmanager
+    def connection(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> Iterator[socket.socket]:
+        """A bare connection that has just sent a request. Its receive buffer is small."""
+        content = json.dumps({"model": MODEL} | body).encode()
+        head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(content)}\r\n\r\n"
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+            client.connect(("127.0.0.1", self.port))
+            client.setblocking(False)
+            client.sendall(head.encode() + content)
+            yield client
+
+
+@asynccontextmanager
+async def serve(
+    folder: Path, *engines: FakeEngine, max_queued_requests: int = 100, wakes: bool = False
+) -> AsyncIterator[Served]:
+    """Serves the tokenizer in `folder` with these engines, until the end."""
+    lane = Lane(MODEL, max_queued_requests=max_queued_requests, log=lambda _: None)
+    replicas = list(engines)
+    try:
+        with ThreadPoolExecutor(max_workers=1) as threads:
+            # Before the links: importing a tokenizer takes seconds, in which they would be silent.
+            desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
+            api = HttpApi({MODEL: desk}, RouterMetrics())
+            async with _server(api) as port, _client(port) as http:
+                served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
+                replicas = served.engines
+                for engine in engines:
+                    served.add(engine)
+                await until(lambda: all(replica.heard for replica in lane.replicas.values()))
+                yield served
+    finally:
+        lane.close()
+        for engine in replicas:
+            engine.close()
+
+
+@asynccontextmanager
+async def _server(api: HttpApi) -> AsyncIterator[int]:
+    """Runs uvicorn in this loop; its port."""
+    config = uvicorn.Config(
+        api, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None
+    )
+    server = uvicorn.Server(config)
+    with _listener() as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def _client(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10.0)
+
+
+@contextmanager
+def _listener() -> Iterator[socket.socket]:
+    """On a free port; what it accepts has a small send buffer, so that a reader can be slow in a test."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        listener.setblocking(False)
+        yield listener
+
+
+async def until(happened: Callable[[], Any]) -> None:
+    """Waits until something is so. Raises TimeoutError."""
+    async with asyncio.timeout(5.0):
+        while not happened():
+            await asyncio.sleep(0.002)
+
+
+def events(body: str) -> list[Any]:
+    """What the events of a stream hold, but for the last, which must be the end mark."""
+    *said, done, rest = body.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    return [json.loads(block.removeprefix("data: ")) for block in said]
