@@ -8,6 +8,7 @@ SILENCE_S, or whose frames have a gap, is lost.
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -29,6 +30,9 @@ from deployments.frames import (
     Submit,
 )
 from deployments.wire import Wire, curve_socket
+
+LINGER_S = 1.0
+"""A goodbye may be on its way for so long."""
 
 
 @dataclass(slots=True)
@@ -116,13 +120,16 @@ class EngineEnd:
             self._loop.call_soon(self._flush)
 
     def close(self) -> None:
-        """Says goodbye to every router and closes."""
+        """Says goodbye to every router and closes; takes LINGER_S at most."""
         for router, peer in list(self._routers.items()):
             self._send(router, peer, goodbye=True)
         self._beat.cancel()
-        self._wire.close(linger_s=1.0)
+        self._wire.close(linger_s=LINGER_S)
         self._gate.stop()
-        self._context.term()
+        # libzmq can hang here for ever when a router closes while its goodbye is on the way.
+        ending = threading.Thread(target=self._context.term, daemon=True)
+        ending.start()
+        ending.join(LINGER_S)
 
     def _flush(self) -> None:
         self._flush_due = False
