@@ -110,7 +110,9 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     client = fleet.client()
     for prompt in ("The def statement", "A class is", "Modules and packages: " * 8):
         one, two = (
-            client.completions.create(model=model, prompt=prompt, max_tokens=48, temperature=0).choices[0].text
+            client.completions.create(model=model, prompt=prompt, max_tokens=48, temperature=0)
+            .choices[0]
+            .text
             for model in ("tiny", "tiny-on-two")
         )
         assert one == two
@@ -120,7 +122,9 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     assert sum("Worker_TP" in title for title in titles) == 2
 
 
-def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(fleet: Running) -> None:
+def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(
+    fleet: Running,
+) -> None:
     outcomes = asyncio.run(_load_until_two_then_one(fleet))
     assert len(outcomes) > 50
     assert set(outcomes) == {"whole"}
@@ -139,7 +143,9 @@ def test_a_killed_replica_takes_its_engine_with_it_and_is_replaced(fleet: Runnin
         os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([*before, *cores], timeout=15)
     assert alive == []
-    answer = fleet.client().completions.create(model="tiny", prompt="The def statement", max_tokens=8, timeout=120)
+    answer = fleet.client().completions.create(
+        model="tiny", prompt="The def statement", max_tokens=8, timeout=120
+    )
     assert answer.choices[0].text
 
 

@@ -1,0 +1,71 @@
+"""What Serve is told about a fleet."""
+
+import inspect
+
+import pytest
+from ray.serve.schema import ServeDeploySchema
+
+from deployments import declare
+from deployments.fleet import Fleet, Model, Replicas
+
+FLEET = Fleet(
+    models=[
+        Model(name="one", source="/models/one"),
+        Model(
+            name="two", source="/models/two", tensor_parallel=2, pipeline_parallel=2, replicas=Replicas(max=3)
+        ),
+    ]
+)
+
+
+@pytest.fixture
+def on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if vLLM's GPU build were installed."""
+    monkeypatch.setattr(declare, "_uses_gpus", lambda model: True)
+
+
+def test_the_schema_is_one_that_serve_takes_and_carries_the_whole_fleet() -> None:
+    schema = declare.schema(FLEET)
+    ServeDeploySchema.model_validate(schema)
+    (application,) = schema["applications"]
+    assert Fleet.model_validate(application["args"]) == FLEET
+    assert application["autoscaling_policy"]["policy_function"] == "autoscaling:ServePolicy"
+
+
+def test_a_cpu_replica_is_one_bundle_with_a_cpu_for_each_rank() -> None:
+    options = declare.engine_options(FLEET.models[1])
+    assert options["placement_group_bundles"] == [{"CPU": 4}]
+    assert options["ray_actor_options"] == {"num_cpus": 4, "num_gpus": 0}
+
+
+@pytest.mark.usefixtures("on_gpus")
+def test_a_gpu_replica_on_one_node_holds_all_its_gpus_itself() -> None:
+    options = declare.engine_options(FLEET.models[1])
+    assert options["placement_group_bundles"] == [{"CPU": 4, "GPU": 4}]
+    assert options["placement_group_strategy"] == "STRICT_PACK"
+    assert options["ray_actor_options"] == {"num_cpus": 4, "num_gpus": 4}
+
+
+@pytest.mark.usefixtures("on_gpus")
+def test_over_several_nodes_each_rank_has_a_bundle_and_the_replica_no_gpu() -> None:
+    options = declare.engine_options(FLEET.models[1].model_copy(update={"nodes": 2}))
+    assert options["placement_group_bundles"] == [{"CPU": 1, "GPU": 1}] * 4
+    assert options["ray_actor_options"] == {"num_cpus": 1, "num_gpus": 0}
+
+
+def test_every_deployment_reports_to_the_policy_and_leaves_hysteresis_to_it() -> None:
+    every = [declare.router_options(FLEET), *(declare.engine_options(model) for model in FLEET.models)]
+    for options in every:
+        scaling = options["autoscaling_config"]
+        assert (scaling["upscale_delay_s"], scaling["downscale_delay_s"]) == (0, 0)
+    assert [options["autoscaling_config"]["max_replicas"] for options in every] == [1, 1, 3]
+
+
+def test_logical_cpus_let_every_replica_be_placed_at_once() -> None:
+    assert declare.logical_cpus(FLEET) == 1 + 3 * 4 + 1
+
+
+def test_the_builder_s_annotation_is_a_class_or_serve_would_hand_it_a_dict() -> None:
+    from deployments.app import build
+
+    assert inspect.signature(build).parameters["fleet"].annotation is Fleet

@@ -1,0 +1,56 @@
+"""An engine process ends when its parent is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+PARENT = """
+import multiprocessing, sys, time
+from tests.deployments.test_parent_watch import child
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    print(process.pid, flush=True)
+    process.join()
+"""
+
+
+def child() -> None:
+    """An engine core in small: it watches, and would else stay until it is told to go."""
+    from deployments.parent_watch import watch_parent
+
+    watch_parent()
+    print("watching", flush=True)
+    signal.pause()
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    ) as parent:
+        assert parent.stdout is not None
+        watched = psutil.Process(int(parent.stdout.readline()))
+        assert parent.stdout.readline() == "watching\n"
+        parent.kill()
+        _, alive = psutil.wait_procs([watched], timeout=10)
+        assert alive == []
+
+
+def test_a_process_that_nobody_spawned_watches_nothing() -> None:
+    from deployments.parent_watch import watch_parent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pidfd_open", lambda pid: pytest.fail("there is no parent to watch"))
+        watch_parent()
