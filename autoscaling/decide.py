@@ -56,9 +56,7 @@ def decide(fleet: Fleet, memory: Memory, targets: Targets) -> tuple[Decision, Me
     """
     memory = Memory(wishes=memory.wishes, slots=_slots(fleet, memory))
     wish = _wish(fleet, memory.slots, targets.utilization)
-    memory = memory.with_wish(
-        Wish(at_s=fleet.now_s, replicas=wish), present=fleet.present, hold_s=targets.hold_s
-    )
+    memory = memory.with_wish(Wish(at_s=fleet.now_s, replicas=wish), present=fleet.present, hold_s=targets.hold_s)
     replicas = fleet.within_bounds(memory.largest_wish.replicas)
     decision = Decision(
         replicas=replicas,

@@ -35,9 +35,7 @@ class Fleet:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.max_replicas < self.min_replicas:
-            raise ValueError(
-                f"max_replicas must be >= min_replicas {self.min_replicas}, got {self.max_replicas}"
-            )
+            raise ValueError(f"max_replicas must be >= min_replicas {self.min_replicas}, got {self.max_replicas}")
 
     @property
     def heard(self) -> tuple[ReplicaLoad, ...]:

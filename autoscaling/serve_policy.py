@@ -97,9 +97,7 @@ class ServePolicy:
 
 def read_fleet(context: Context, contexts: Iterable[Context]) -> Fleet:
     """One engine deployment's context, with its queue from the router's, as `decide` wants it."""
-    running, waiting, slots = (
-        _newest(context, name) for name in ("running_requests", "waiting_requests", "slots")
-    )
+    running, waiting, slots = (_newest(context, name) for name in ("running_requests", "waiting_requests", "slots"))
     heard = running.keys() & waiting.keys() & slots.keys()
     queued_requests, silent_routers = _read_queue(context, contexts)
     return Fleet(

@@ -26,9 +26,7 @@ def machine_facts() -> dict[str, object]:
     """Processor, cores that may be used, memory, system, and how busy the machine is now."""
     said = Path("/proc/cpuinfo").read_text()
     return {
-        "processor": next(
-            (line.partition(": ")[2] for line in said.splitlines() if "model name" in line), ""
-        ),
+        "processor": next((line.partition(": ")[2] for line in said.splitlines() if "model name" in line), ""),
         "instructions": [name for name in INSTRUCTIONS if f" {name} " in said],
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,

@@ -113,9 +113,7 @@ def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
                 return
         except httpx.HTTPError:
             time.sleep(0.5)
-    raise BenchmarkFailed(
-        f"vLLM's server did not start; its last words: {log.read_text(errors='replace')[-2000:]}"
-    )
+    raise BenchmarkFailed(f"vLLM's server did not start; its last words: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -34,6 +34,8 @@ EVENTS_PER_TOKEN = 0.98
 """A server that joins tokens into fewer events does less work, and both do so when they get too little CPU:
 below this share the pair of turns does not count."""
 ATTEMPTS = 6
+SETTLE_S = 2.0
+"""Pause before a turn: an engine core spins for a second after its last step, in the way of the other server."""
 IDLE_S = 10.0
 """Time over which the idle cost of both servers is read."""
 
@@ -89,10 +91,11 @@ class Bench:
         )
 
     def turns(self, number: int, streams: int) -> list[Turn]:
-        """One turn of each server with prompts that neither has seen."""
+        """One turn of each server with prompts that neither has seen; who begins changes with the round."""
         requests = max(REQUESTS_AT_LEAST, REQUESTS_PER_STREAM * streams)
         prompts = chat_prompts(self.folder, count=requests, tokens=PROMPT_TOKENS, seed=next(self.seeds))
-        return [self._turn(server, number, prompts, streams) for server in self.servers]
+        order = self.servers if number % 2 else self.servers[::-1]
+        return [self._turn(server, number, prompts, streams) for server in order]
 
     def _turn(self, server: Server, number: int, prompts: list[str], streams: int) -> Turn:
         job = Job(
@@ -104,6 +107,7 @@ class Bench:
             prompt_tokens=PROMPT_TOKENS,
             output_tokens=OUTPUT_TOKENS,
         )
+        time.sleep(SETTLE_S)
         started_s, busy_s, before = time.monotonic(), _busy_s(), self._read()
         self.client.start(job)
         spent_s = {name: reading.since(before[name]) for name, reading in self._read().items()}
@@ -176,9 +180,7 @@ def compare(
     model: Annotated[str, typer.Option(help="A fetched name or a folder.")] = "tiny",
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each server for each number of streams.")] = 5,
     streams: Annotated[str, typer.Option(help="Concurrent streams, by commas.")] = "1,8,32",
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path(
-        "docs/evidence/serving_path.json"
-    ),
+    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("docs/evidence/serving_path.json"),
 ) -> None:
     """Compare the serving path with vLLM's own server: CPU per output token, TTFT, tokens per second.
 
@@ -203,9 +205,7 @@ def _widths(streams: str) -> list[int]:
     except ValueError:
         widths = [0]
     if min(widths) < 1:
-        raise typer.BadParameter(
-            f"should be whole numbers from 1, by commas, got {streams!r}", param_hint="--streams"
-        )
+        raise typer.BadParameter(f"should be whole numbers from 1, by commas, got {streams!r}", param_hint="--streams")
     return widths
 
 

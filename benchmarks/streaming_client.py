@@ -86,9 +86,7 @@ async def load(job: Job) -> list[Stream]:
         for request in requests:
             stream = Stream(request)
             streams.append(stream)
-            await asyncio.get_running_loop().create_connection(
-                lambda stream=stream: stream, job.host, job.port
-            )
+            await asyncio.get_running_loop().create_connection(lambda stream=stream: stream, job.host, job.port)
             await stream.ended
 
     await asyncio.gather(*(one_after_another() for _ in range(job.streams)))

@@ -63,6 +63,8 @@ def environment(base: dict[str, str], *, run_id: str, token: Path, ports: Ports)
         "TOKENIZERS_PARALLELISM": "false",
         # Ray's own default of 0.1 s is missed on a busy machine.
         "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",
+        # Ray's own is 15, made for batch work: engines would starve beside any other program of the machine.
+        "RAY_worker_niceness": "0",
     }
     return (
         defaults
@@ -113,9 +115,7 @@ def ray_command(ports: Ports, *, folder: Path, cpus: int, gpus: int) -> list[str
     ]
 
 
-def start(
-    command: list[str], *, run_id: str, folder: Path, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
+def start(command: list[str], *, run_id: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Starts Ray under its keeper (keeper.py), this process being the driver; output in `ray.log`."""
     with (folder / "ray.log").open("ab") as log:
         return subprocess.Popen(

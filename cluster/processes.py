@@ -133,9 +133,7 @@ def shared_memory(run_id: str) -> frozenset[Path]:
     """Files of shared memory and semaphores that processes of a run map, and that have a name still."""
     lines = (line for process in marked(run_id) for line in _maps(process) if "/dev/shm/" in line)
     names = {line.split(maxsplit=5)[-1] for line in lines}
-    return frozenset(
-        Path(name) for name in names if name.startswith(SHARED) and not name.endswith("(deleted)")
-    )
+    return frozenset(Path(name) for name in names if name.startswith(SHARED) and not name.endswith("(deleted)"))
 
 
 def _mark(pid: int) -> str | None:

@@ -45,7 +45,10 @@ class Engine:
         except (EngineFailed, numbers_check.WrongNumbers, reference.BadReference) as error:
             raise RuntimeError(f"{MARK}{model.name}: {error}") from None
         self._link = EngineEnd(
-            host=ray.util.get_node_ip_address(), on_message=self._hear, on_lost=self._drop_router, load=self._load
+            host=ray.util.get_node_ip_address(),
+            on_message=self._hear,
+            on_lost=self._drop_router,
+            load=self._load,
         )
 
     async def describe(self, router_key: bytes) -> dict[str, Any]:

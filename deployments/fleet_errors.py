@@ -68,9 +68,7 @@ def _fields(location: tuple[int | str, ...], root: type[BaseModel]) -> dict[str,
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    plain = (
-        f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in location
-    )
+    plain = (f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in location)
     return "".join(plain).removeprefix(".")
 
 

@@ -145,9 +145,7 @@ class Lane:
         """Whether a replica would take a request now."""
         return any(replica.heard and not replica.load.draining for replica in self.replicas.values())
 
-    def enter(
-        self, prompt_ids: list[int], sampling: dict[str, Any], *, stream: bool, news: asyncio.Event
-    ) -> Ticket:
+    def enter(self, prompt_ids: list[int], sampling: dict[str, Any], *, stream: bool, news: asyncio.Event) -> Ticket:
         """Queues a prompt; `news` is set when something comes. Raises ApiError when it is refused."""
         value = routing.Request(
             id=next(self._numbers),
@@ -232,9 +230,7 @@ class Lane:
 
     def _send(self, ticket: Ticket, replica: Replica) -> None:
         self._queued_tokens -= ticket.value.prompt_tokens
-        self._departures.append(
-            routing.Departure(at_s=monotonic(), prompt_tokens=ticket.value.prompt_tokens)
-        )
+        self._departures.append(routing.Departure(at_s=monotonic(), prompt_tokens=ticket.value.prompt_tokens))
         ticket.replica = replica
         replica.tickets[ticket.value.id] = ticket
         replica.submits += 1

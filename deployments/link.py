@@ -255,9 +255,7 @@ class RouterEnd:
             self._lose(f"sent a frame that is not one ({error})")
             return
         if frame.version != VERSION or frame.sequence != self._received_frames:
-            self._lose(
-                f"frame {frame.sequence} of version {frame.version} instead of {self._received_frames}"
-            )
+            self._lose(f"frame {frame.sequence} of version {frame.version} instead of {self._received_frames}")
             return
         self._received_frames += 1
         self._on_frame(frame)

@@ -46,7 +46,12 @@ async def check(engine: Scorer, prompts: list[list[int]], reference: Reference |
     reference_distance = None
     if reference is not None:
         reference_distance = await _reference_distance(engine, reference)
-        _judge(reference_distance, tolerance, engine.dtype, f"it differs from the reference ({reference.made_by})")
+        _judge(
+            reference_distance,
+            tolerance,
+            engine.dtype,
+            f"it differs from the reference ({reference.made_by})",
+        )
     return Verdict(self_distance=self_distance, reference_distance=reference_distance, tolerance=tolerance)
 
 

@@ -153,9 +153,7 @@ def sampling(request: Common) -> dict[str, Any]:
 
 def _active(fields: dict[str, Any], not_offered: set[str]) -> dict[str, Any]:
     """Without the fields that ask for nothing: clients send `tools: []` or `refusal: null` out of habit."""
-    return {
-        name: value for name, value in fields.items() if name not in not_offered or not _is_idle(name, value)
-    }
+    return {name: value for name, value in fields.items() if name not in not_offered or not _is_idle(name, value)}
 
 
 def _is_idle(name: str, value: Any) -> bool:
@@ -175,8 +173,7 @@ def _without_idle_fields(kind: type[T], body: bytes, words: str) -> T:
     active = _active(fields, NOT_OFFERED)
     if isinstance(messages := active.get("messages"), list):
         active["messages"] = [
-            _active(message, NOT_OFFERED_IN_MESSAGES) if isinstance(message, dict) else message
-            for message in messages
+            _active(message, NOT_OFFERED_IN_MESSAGES) if isinstance(message, dict) else message for message in messages
         ]
     if active == fields:
         raise _field_error(kind, fields, words)

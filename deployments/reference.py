@@ -25,9 +25,7 @@ class Prompt(BaseModel):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if len(self.logprobs) != len(self.token_ids) - 1:
-            raise ValueError(
-                f"{len(self.logprobs)} logprobs for {len(self.token_ids)} token_ids; one fewer is right"
-            )
+            raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.token_ids)} token_ids; one fewer is right")
         return self
 
 

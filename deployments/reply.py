@@ -31,9 +31,7 @@ async def respond(
     await send({"type": "http.response.body", "body": body})
 
 
-async def stream(
-    tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered
-) -> None:
+async def stream(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered) -> None:
     """Writes events as deltas come; `news` is set whenever some have, or the client is gone.
 
     An error before the first event is raised as ApiError, a later one is an event.
@@ -62,9 +60,7 @@ async def stream(
         metered.end(outcome)
 
 
-async def whole(
-    tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered
-) -> None:
+async def whole(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered) -> None:
     """Answers once everything has come. Raises ApiError when the engine failed."""
     outcome = "failed"
     try:
@@ -96,6 +92,4 @@ def _events(tickets: Sequence[Ticket], answer: Answer, metered: Metered) -> list
 
 def _all_go_on(tickets: Sequence[Ticket]) -> bool:
     """Whether none has failed and some choice is still open."""
-    return all(ticket.failure is None for ticket in tickets) and any(
-        ticket.open_choices for ticket in tickets
-    )
+    return all(ticket.failure is None for ticket in tickets) and any(ticket.open_choices for ticket in tickets)

@@ -61,9 +61,7 @@ class Router:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`: what waits here, by model."""
-        return {
-            f"queued_requests.{name}": float(desk.lane.queued_requests) for name, desk in self._desks.items()
-        }
+        return {f"queued_requests.{name}": float(desk.lane.queued_requests) for name, desk in self._desks.items()}
 
     async def check_health(self) -> None:
         """Serve replaces this replica when this raises."""

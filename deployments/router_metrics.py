@@ -108,7 +108,9 @@ class _Lanes:
         for name, text in REPLICA_GAUGES.items():
             yield self._replica_gauge(name, text, attrgetter(f"load.{name}"))
         yield self._replica_gauge(
-            "verified", "1: its numbers agreed with a reference", lambda replica: float(replica.facts["verified"])
+            "verified",
+            "1: its numbers agreed with a reference",
+            lambda replica: float(replica.facts["verified"]),
         )
 
     def _gauge(self, name: str, text: str, value: Callable[[Lane], float]) -> Metric:

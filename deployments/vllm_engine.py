@@ -85,9 +85,7 @@ class VllmEngine:
         envs.disable_envs_cache()
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
-            engine = AsyncLLM.from_vllm_config(
-                config, stat_loggers=[meter.as_stat_logger], disable_log_stats=True
-            )
+            engine = AsyncLLM.from_vllm_config(config, stat_loggers=[meter.as_stat_logger], disable_log_stats=True)
         except Exception as error:
             raise EngineFailed(said.reason(error)) from error
         # What vLLM does in its core only: looking variables up anew for every token is a tenth of this process.

@@ -32,9 +32,7 @@ class Answer:
         if self.first_s is None:
             return f"{self.tokens} tokens"
         decoding_s = self.last_s - self.first_s
-        rate = (
-            f", {(self.tokens - 1) / decoding_s:.1f} tokens/s" if self.tokens > 1 and decoding_s > 0 else ""
-        )
+        rate = f", {(self.tokens - 1) / decoding_s:.1f} tokens/s" if self.tokens > 1 and decoding_s > 0 else ""
         return f"{self.tokens} tokens, first after {self.first_s:.2f} s{rate}"
 
 

@@ -44,9 +44,7 @@ def memory_need_bytes(model: Model, *, avx512: bool) -> int:
     arguments = engine_arguments(model, cpu=True, avx512=avx512)
     cache_bytes = arguments["kv_cache_memory_bytes"]
     if not isinstance(cache_bytes, int):
-        raise bad_input(
-            f"{model.name}: engine.kv_cache_memory_bytes: should be a number of bytes, got {cache_bytes!r}"
-        )
+        raise bad_input(f"{model.name}: engine.kv_cache_memory_bytes: should be a number of bytes, got {cache_bytes!r}")
     ranks = model.tensor_parallel * model.pipeline_parallel
     weights_bytes = _weights_bytes(Path(model.source), widened=arguments.get("dtype") == "float32")
     return weights_bytes + ranks * cache_bytes + (2 + ranks) * PROCESS_BYTES
@@ -69,13 +67,9 @@ def holder(port: int) -> str:
 
 def _unusable(router: RouterSettings, error: OSError) -> Failure:
     if error.errno == errno.EADDRINUSE:
-        return Failure(
-            f"port {router.port} is in use by {holder(router.port)}: end it, or take another with --port"
-        )
+        return Failure(f"port {router.port} is in use by {holder(router.port)}: end it, or take another with --port")
     if error.errno == errno.EACCES:
-        return bad_input(
-            f"router.port: {router.port} is reserved for root: take one from 1024 up with --port"
-        )
+        return bad_input(f"router.port: {router.port} is reserved for root: take one from 1024 up with --port")
     return bad_input(f"router.host: can't listen on {router.host}: {(error.strerror or str(error)).lower()}")
 
 
@@ -94,16 +88,13 @@ def _check_devices(model: Model, machine: Machine) -> None:
         )
     if not machine.gpus and ranks > machine.cores:
         raise bad_input(
-            f"{model.name}: tensor_parallel x pipeline_parallel is {ranks}, "
-            f"this machine has {machine.cores} CPU cores"
+            f"{model.name}: tensor_parallel x pipeline_parallel is {ranks}, this machine has {machine.cores} CPU cores"
         )
 
 
 def _check_memory(fleet: Fleet, machine: Machine) -> None:
     avx512 = "avx512f" in machine.cpu_features
-    needs = {
-        model.name: model.replicas.min * memory_need_bytes(model, avx512=avx512) for model in fleet.models
-    }
+    needs = {model.name: model.replicas.min * memory_need_bytes(model, avx512=avx512) for model in fleet.models}
     lacking_bytes = sum(needs.values()) - machine.available_bytes
     if lacking_bytes > 0:
         each = ", ".join(f"{name} {_gb(need)}" for name, need in needs.items())

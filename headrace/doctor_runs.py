@@ -15,16 +15,9 @@ def run_findings() -> Iterator[Finding]:
         if runs.lives(run):
             yield Finding(Level.OK, "run", f"{run.name} is live on {run.url}")
         else:
-            yield Finding(
-                Level.WARN, "run", f"{run.name} is dead but recorded", f"headrace stop --name {run.name}"
-            )
+            yield Finding(Level.WARN, "run", f"{run.name} is dead but recorded", f"headrace stop --name {run.name}")
     known = {run.id for run in recorded}
-    strays = [
-        process.pid
-        for run_id, processes in all_marked().items()
-        if run_id not in known
-        for process in processes
-    ]
+    strays = [process.pid for run_id, processes in all_marked().items() if run_id not in known for process in processes]
     if strays:
         pids = " ".join(str(pid) for pid in strays)
         text = f"{len(strays)} processes of unknown runs"

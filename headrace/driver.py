@@ -167,8 +167,7 @@ def _taken(name: str) -> Failure:
     run = runs.read(runs_folder(), name)
     who = f"pid {run.driver.pid}, {run.url}" if run else "just starting"
     return Failure(
-        f"run {name!r} is live ({who}): `headrace stop --name {name}` ends it, "
-        "--name starts another beside it"
+        f"run {name!r} is live ({who}): `headrace stop --name {name}` ends it, --name starts another beside it"
     )
 
 

@@ -25,9 +25,7 @@ def clear(run: Run) -> str:
     """Ends every process of a run, removes its files and its record; says what it found. Raises Failure."""
     found = marked(run.id)
     if left := end_run(run.id, grace_s=GRACE_S):
-        raise Failure(
-            f"run {run.name!r}: can't be ended: pids {' '.join(str(process.pid) for process in left)}"
-        )
+        raise Failure(f"run {run.name!r}: can't be ended: pids {' '.join(str(process.pid) for process in left)}")
     had_files = Path(run.folder).exists()
     said = f"{len(found)} processes ended" + (f", logs kept in {keep_logs(run)}" if had_files else "")
     shutil.rmtree(run.folder, ignore_errors=True)

@@ -129,7 +129,5 @@ def _last_words(run: Run) -> str:
     """Which of its processes `ray start` found dead, in its own words."""
     lines = (Path(run.folder) / "ray.log").read_text(errors="replace").splitlines()
     found = [i for i, line in enumerate(lines) if "exited unexpectedly" in line]
-    words = (
-        [line.partition(" -- ")[2] or line for line in lines[found[-1] + 1 : found[-1] + 2]] if found else []
-    )
+    words = [line.partition(" -- ")[2] or line for line in lines[found[-1] + 1 : found[-1] + 2]] if found else []
     return " ".join(words).strip() or "it was ended from outside"

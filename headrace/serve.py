@@ -52,9 +52,7 @@ def fleet_for(what: str | None, engine: list[str], *, port: int | None, host: st
     try:
         if what is None or what.endswith((".yaml", ".yml")):
             if engine:
-                raise bad_input(
-                    "engine arguments after -- go with a MODEL; in a file write them under `engine`"
-                )
+                raise bad_input("engine arguments after -- go with a MODEL; in a file write them under `engine`")
             fleet = load(_fleet_file(what))
         else:
             fleet = validate(_one_model(what, engine))

@@ -75,6 +75,4 @@ def _counts(model: str, about: Served) -> str:
         return f"{model}: the router does not answer yet"
     queued, served = (about.counts.get(key, 0) for key in ("queued_requests", "open_requests"))
     tokens = about.counts.get("output_tokens", 0)
-    return (
-        f"{model}: {queued:.0f} requests queued, {served:.0f} being answered, {tokens:,.0f} tokens generated"
-    )
+    return f"{model}: {queued:.0f} requests queued, {served:.0f} being answered, {tokens:,.0f} tokens generated"

@@ -67,9 +67,7 @@ def test_every_requirement_of_the_project_has_a_locked_version() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_says_first_which_question_it_answers(package: str) -> None:
-    docstrings = {
-        path: ast.get_docstring(ast.parse(path.read_text())) for path in (ROOT / package).rglob("*.py")
-    }
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text())) for path in (ROOT / package).rglob("*.py")}
     silent = [path for path, text in docstrings.items() if "?" not in (text or "").split("\n")[0]]
     assert [str(path.relative_to(ROOT)) for path in silent if not path.stem.startswith("__")] == []
 

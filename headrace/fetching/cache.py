@@ -109,8 +109,7 @@ def _replace(folder: Path, new: Path) -> None:
 def _record(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     record = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in files
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
     }
     (folder / CHECKSUMS).write_text(json.dumps(record, indent=1) + "\n")
 

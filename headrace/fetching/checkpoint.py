@@ -29,9 +29,7 @@ def _missing_weights(folder: Path) -> str | None:
     if not indexes:
         return None if weights_bytes(folder) else "weights (*.safetensors) are missing"
     try:
-        shards = {
-            shard for index in indexes for shard in json.loads(index.read_text())["weight_map"].values()
-        }
+        shards = {shard for index in indexes for shard in json.loads(index.read_text())["weight_map"].values()}
     except (ValueError, KeyError, AttributeError):
         return f"{indexes[0].name} can't be read"
     absent = sorted(shard for shard in shards if not (folder / shard).is_file())

@@ -90,9 +90,7 @@ def _too_large(folder: Path) -> str | None:
         most = f"{MOST_WEIGHTS_BYTES / 1e9:.0f} GB"
         return f"its weights have {weights_bytes / 1e9:.1f} GB, they are made up to {most}"
     if needed_bytes > available_bytes:
-        return (
-            f"they need {needed_bytes / 1e9:.1f} GB of memory, {available_bytes / 1e9:.1f} GB are available"
-        )
+        return f"they need {needed_bytes / 1e9:.1f} GB of memory, {available_bytes / 1e9:.1f} GB are available"
     return None
 
 
@@ -132,6 +130,4 @@ def _prompt(model: Any, token_ids: list[int]) -> Prompt:
         )
         scores = model(text).logits[0, :-1].float().log_softmax(dim=-1)
         logprobs = scores.gather(1, text[0, 1:, None])[:, 0]
-    return Prompt(
-        token_ids=tuple(text[0].tolist()), logprobs=tuple(round(value, 6) for value in logprobs.tolist())
-    )
+    return Prompt(token_ids=tuple(text[0].tolist()), logprobs=tuple(round(value, 6) for value in logprobs.tolist()))

@@ -122,9 +122,7 @@ def _save_model(weights: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     with redirect_stderr(StringIO()):  # dequantizing draws a bar that has no switch
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            weights.parent, gguf_file=weights.name, dtype=torch.bfloat16
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.bfloat16)
     # Cleared, or it would be saved as if it were still quantized.
     model.is_quantized = False
     model.hf_quantizer = None

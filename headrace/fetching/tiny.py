@@ -20,9 +20,7 @@ CONTEXT_TOKENS = 2048
 STEPS = 2000
 ROWS, ROW_TOKENS = 4, 256
 LEARNING_RATE = 4e-3
-WEIGHTS_SPREAD = (
-    128**-0.5
-)  # transformers' default of 0.02 is for wide models: this narrow one learns late with it
+WEIGHTS_SPREAD = 128**-0.5  # transformers' default of 0.02 is for wide models: this narrow one learns late with it
 IGNORED = -100  # torch's own value for a target that brings no loss
 
 TEXT_END, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

@@ -81,9 +81,7 @@ def test_more_load_never_gives_fewer_replicas(fleet: Fleet, memory: Memory, queu
     busier = replace(
         fleet,
         queued_requests=fleet.queued_requests + queued,
-        replicas=tuple(
-            one and replace(one, waiting_requests=one.waiting_requests + waiting) for one in fleet.replicas
-        ),
+        replicas=tuple(one and replace(one, waiting_requests=one.waiting_requests + waiting) for one in fleet.replicas),
     )
     assert decide(busier, memory, TARGETS)[0].replicas >= decide(fleet, memory, TARGETS)[0].replicas
 
@@ -182,9 +180,7 @@ def test_going_down_follows_the_largest_recent_wish_and_not_the_last():
 
 
 def test_replicas_that_are_starting_are_not_asked_for_again():
-    fleet = Fleet(
-        now_s=0, replicas=(load("a", 10),), starting=2, queued_requests=10, min_replicas=0, max_replicas=20
-    )
+    fleet = Fleet(now_s=0, replicas=(load("a", 10),), starting=2, queued_requests=10, min_replicas=0, max_replicas=20)
     decision, _ = decide(fleet, Memory(), TARGETS)
     assert (decision.wish, decision.replicas) == (3, 3)
 

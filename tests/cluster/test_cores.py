@@ -42,9 +42,7 @@ def test_the_claim_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=32, unique=True), st.integers(1, 8))
-def test_every_rank_gets_as_many_cores_and_shares_only_when_there_are_too_few(
-    cores: list[int], ranks: int
-) -> None:
+def test_every_rank_gets_as_many_cores_and_shares_only_when_there_are_too_few(cores: list[int], ranks: int) -> None:
     groups = [group.split(",") for group in binding(cores, ranks).split("|")]
     assert len(groups) == ranks
     assert len({len(group) for group in groups}) == 1

@@ -31,9 +31,7 @@ class Story:
 
     def __init__(self) -> None:
         self.run_id = uuid4().hex
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, self.run_id, RAY, MARK], stdout=subprocess.PIPE
-        )
+        self.popen = subprocess.Popen([sys.executable, "-c", DRIVER, self.run_id, RAY, MARK], stdout=subprocess.PIPE)
         assert self.popen.stdout is not None
         self.popen.stdout.readline()
         self.driver = self.known(self.popen.pid)

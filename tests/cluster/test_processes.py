@@ -28,13 +28,8 @@ from cluster.processes import (
 
 WAITS = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
-PARENT = (
-    f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAITS!r}], start_new_session=True);"
-    f"{WAITS}"
-)
-SHARES = (
-    f"from multiprocessing.shared_memory import SharedMemory; m = SharedMemory(create=True, size=8); {WAITS}"
-)
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAITS!r}], start_new_session=True);{WAITS}"
+SHARES = f"from multiprocessing.shared_memory import SharedMemory; m = SharedMemory(create=True, size=8); {WAITS}"
 
 
 class Children:
@@ -44,9 +39,7 @@ class Children:
         self.started: list[subprocess.Popen[bytes]] = []
 
     def start(self, code: str, run_id: str, lines: int = 1) -> Process:
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], env={**os.environ, MARK: run_id}, stdout=subprocess.PIPE
-        )
+        child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, MARK: run_id}, stdout=subprocess.PIPE)
         self.started.append(child)
         assert child.stdout is not None
         for _ in range(lines):
@@ -98,9 +91,7 @@ def test_a_process_that_ignores_the_polite_signal_is_killed(children: Children, 
     assert not is_alive(deaf)
 
 
-def test_shared_memory_goes_with_the_run_even_if_its_tracker_was_killed(
-    children: Children, run_id: str
-) -> None:
+def test_shared_memory_goes_with_the_run_even_if_its_tracker_was_killed(children: Children, run_id: str) -> None:
     children.start(SHARES, run_id)
     (path,) = shared_memory(run_id)
     tracker = next(other for other in marked(run_id) if TRACKER in command_line(other))
@@ -146,7 +137,5 @@ def test_nothing_is_found_of_a_process_that_never_was() -> None:
 
 def test_the_calling_process_is_never_found(run_id: str) -> None:
     code = "import sys; from cluster.processes import marked; sys.exit(len(marked(sys.argv[1])))"
-    child = subprocess.run(
-        [sys.executable, "-c", code, run_id], env={**os.environ, MARK: run_id}, check=False
-    )
+    child = subprocess.run([sys.executable, "-c", code, run_id], env={**os.environ, MARK: run_id}, check=False)
     assert child.returncode == 0

@@ -81,9 +81,7 @@ class FakeEngine:
         self.cancels: list[int] = []
         self.steps = 0
         self._news = asyncio.Event()
-        self.link = EngineEnd(
-            host="127.0.0.1", on_message=self._hear, on_lost=self._drop_router, load=self._load
-        )
+        self.link = EngineEnd(host="127.0.0.1", on_message=self._hear, on_lost=self._drop_router, load=self._load)
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Waits until `happened()` is true of what this engine has heard or done. Raises TimeoutError."""
@@ -102,9 +100,7 @@ class FakeEngine:
         self.link.allow(keys[0])
         replica = Replica(name, {"max_model_len": CONTEXT_TOKENS, "verified": True})
         address, engine_key = self.link.address, self.link.public_key
-        lane.join(
-            replica, lambda **hears: RouterEnd(address=address, engine_key=engine_key, keys=keys, **hears)
-        )
+        lane.join(replica, lambda **hears: RouterEnd(address=address, engine_key=engine_key, keys=keys, **hears))
         return replica
 
     def stall(self) -> None:
@@ -186,9 +182,7 @@ class FakeEngine:
         """One token for each open choice; False when the request has ended."""
         submit = run.submit
         if run.steps == self._fail_after:
-            self.link.say(
-                run.router, Failure(submit.request, submit.attempt, 503, "EngineDeadError: it broke")
-            )
+            self.link.say(run.router, Failure(submit.request, submit.attempt, 503, "EngineDeadError: it broke"))
             return False
         run.steps += 1
         new = [delta for choice in run.choices if (delta := next(choice, None)) is not None]

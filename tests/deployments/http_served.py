@@ -62,10 +62,7 @@ class Served:
     async def metrics(self) -> dict[str, float]:
         """The samples on /metrics by their names, labels included."""
         lines = (await self.http.get("/metrics")).text.splitlines()
-        return {
-            name: float(value)
-            for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
-        }
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
     @contextmanager
     def connection(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> Iterator[socket.socket]:
@@ -108,9 +105,7 @@ async def serve(
 @asynccontextmanager
 async def _server(api: HttpApi) -> AsyncIterator[int]:
     """Runs uvicorn in this loop; its port."""
-    config = uvicorn.Config(
-        api, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None
-    )
+    config = uvicorn.Config(api, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None)
     server = uvicorn.Server(config)
     with _listener() as listener:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))

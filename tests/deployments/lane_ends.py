@@ -29,9 +29,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.lane.join(Replica(self.name, {"max_model_len": 4096}), self._connect)
 
-    def _connect(
-        self, *, on_frame: Callable[[EngineFrame], None], on_lost: Callable[[str], None]
-    ) -> "Engine":
+    def _connect(self, *, on_frame: Callable[[EngineFrame], None], on_lost: Callable[[str], None]) -> "Engine":
         self._on_frame, self._on_lost = on_frame, on_lost
         return self
 

@@ -14,9 +14,7 @@ from deployments.link import EngineEnd, RouterEnd
 
 
 async def be_engine() -> None:
-    engine = EngineEnd(
-        host="127.0.0.1", on_message=lambda *_: None, on_lost=lambda _: None, load=lambda: Load(slots=1)
-    )
+    engine = EngineEnd(host="127.0.0.1", on_message=lambda *_: None, on_lost=lambda _: None, load=lambda: Load(slots=1))
     engine.allow(sys.stdin.readline().strip().encode())
     print(engine.address, engine.public_key.decode(), flush=True)
     await asyncio.Event().wait()

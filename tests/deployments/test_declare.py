@@ -11,9 +11,7 @@ from deployments.fleet import Fleet, Model, Replicas
 FLEET = Fleet(
     models=[
         Model(name="one", source="/models/one"),
-        Model(
-            name="two", source="/models/two", tensor_parallel=2, pipeline_parallel=2, replicas=Replicas(max=3)
-        ),
+        Model(name="two", source="/models/two", tensor_parallel=2, pipeline_parallel=2, replicas=Replicas(max=3)),
     ]
 )
 

@@ -18,18 +18,14 @@ def _vllm_is_installed() -> None:
 
 def test_arguments_of_the_installed_engine_pass() -> None:
     check(
-        fleet_with(
-            max_model_len=512, kv_cache_memory_bytes=1, scheduling_policy="priority", enable_log_requests=True
-        )
+        fleet_with(max_model_len=512, kv_cache_memory_bytes=1, scheduling_policy="priority", enable_log_requests=True)
     )
 
 
 def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(FleetError) as refused:
         check(fleet_with(max_model_length=512))
-    expected = (
-        "models[0].engine.max_model_length: vLLM has no such engine argument, did you mean max_model_len?"
-    )
+    expected = "models[0].engine.max_model_length: vLLM has no such engine argument, did you mean max_model_len?"
     assert str(refused.value) == expected
 
 
@@ -37,6 +33,4 @@ def test_what_the_engine_gets_from_headrace_is_an_argument_it_knows() -> None:
     from deployments.vllm_engine import engine_arguments
 
     model = validate({"models": [{"name": "tiny", "source": "tiny"}]}).models[0]
-    assert set(engine_arguments(model, cpu=True, avx512=False)) - {"served_model_name"} <= set(
-        known_arguments()
-    )
+    assert set(engine_arguments(model, cpu=True, avx512=False)) - {"served_model_name"} <= set(known_arguments())

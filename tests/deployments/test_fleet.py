@@ -53,9 +53,7 @@ def test_what_was_read_survives_being_written_as_json() -> None:
 
 def test_a_misspelt_field_is_named_with_its_place_and_the_nearest_name(tmp_path: Path) -> None:
     line = refusal("models:\n- name: a\n  source: b\n  tensor_parallell: 2\n", tmp_path)
-    assert line.startswith(
-        "models[0].tensor_parallell: unknown field, did you mean tensor_parallel? (allowed: "
-    )
+    assert line.startswith("models[0].tensor_parallell: unknown field, did you mean tensor_parallel? (allowed: ")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +103,7 @@ def test_every_wrong_field_gets_its_own_line() -> None:
         ("max-model-len", "write max_model_len"),
     ],
 )
-def test_engine_arguments_that_are_set_elsewhere_are_refused_with_the_right_place(
-    argument: str, instead: str
-) -> None:
+def test_engine_arguments_that_are_set_elsewhere_are_refused_with_the_right_place(argument: str, instead: str) -> None:
     line = complaint(with_model(engine={argument: 1}))
     assert line.startswith(f"models[0].engine: {argument} ")
     assert instead in line
@@ -146,9 +142,6 @@ json_values = st.recursive(
 )
 
 
-@given(
-    st.dictionaries(st.sampled_from(["models", "router", "scaling", "cluster", "other"]), json_values)
-    | json_values
-)
+@given(st.dictionaries(st.sampled_from(["models", "router", "scaling", "cluster", "other"]), json_values) | json_values)
 def test_any_values_are_either_a_fleet_or_refused_in_lines_with_a_place(values: object) -> None:
     assert all(": " in line for line in complaints(values))

@@ -65,9 +65,7 @@ async def test_a_client_that_leaves_while_it_runs_is_cancelled_in_the_engine_at_
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_before_the_first_token_is_cancelled_too(
-    served: Served, stream: bool
-) -> None:
+async def test_a_client_that_leaves_before_the_first_token_is_cancelled_too(served: Served, stream: bool) -> None:
     served.engine.stall()
     with served.connection(ask(stream=stream)):
         await served.engine.until(lambda: bool(served.engine.submits))

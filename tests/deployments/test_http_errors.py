@@ -165,9 +165,7 @@ async def test_what_the_engine_refuses_is_a_400_in_its_words(tokenizer_folder: P
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_engine_that_fails_before_the_first_token_is_a_503(
-    tokenizer_folder: Path, stream: bool
-) -> None:
+async def test_an_engine_that_fails_before_the_first_token_is_a_503(tokenizer_folder: Path, stream: bool) -> None:
     async with serve(tokenizer_folder, FakeEngine(fail_after=0)) as served:
         error = error_of(await served.http.post(CHAT, json=HELLO | {"stream": stream}), 503)
         assert error["message"] == "EngineDeadError: it broke"
@@ -200,9 +198,7 @@ async def test_an_engine_that_leaves_before_the_first_token_is_not_noticed(token
         served.engine.close()
         await until(lambda: served.lane.retries == 1)
         served.add(FakeEngine())
-        text = "".join(
-            event["choices"][0]["delta"].get("content", "") for event in events((await asking).text)
-        )
+        text = "".join(event["choices"][0]["delta"].get("content", "") for event in events((await asking).text))
         assert text == (await served.said("hello", 30)).text
 
 

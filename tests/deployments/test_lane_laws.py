@@ -16,9 +16,7 @@ TEXT = "abc"
 
 number = st.integers(0, 20)
 actions = st.lists(
-    st.tuples(
-        st.sampled_from(["enter", "enter", "leave", "read", "step", "step", "die", "drain"]), number, number
-    ),
+    st.tuples(st.sampled_from(["enter", "enter", "leave", "read", "step", "step", "die", "drain"]), number, number),
     max_size=50,
 )
 

@@ -54,9 +54,7 @@ async def test_messages_and_answers_arrive_in_order() -> None:
             if number % 7 == 0:
                 await turn()
         await engine_ear.until(lambda: len(engine_ear.heard) == 100)
-        assert engine_ear.heard == [
-            message for number in range(50) for message in (submit(number), Cancel(number))
-        ]
+        assert engine_ear.heard == [message for number in range(50) for message in (submit(number), Cancel(number))]
 
         (peer,) = engine._routers
         for number in range(50):

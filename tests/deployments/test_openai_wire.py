@@ -47,9 +47,7 @@ def test_a_plain_request_keeps_the_api_s_defaults() -> None:
 
 
 def test_only_what_the_client_gave_is_said_to_the_engine() -> None:
-    request = chat(
-        n=2, temperature=0, stop=["a"], seed=7, user="me", metadata={"a": 1}, top_p=None, max_tokens=4
-    )
+    request = chat(n=2, temperature=0, stop=["a"], seed=7, user="me", metadata={"a": 1}, top_p=None, max_tokens=4)
     assert sampling(request) == {"n": 2, "temperature": 0.0, "stop": ["a"], "seed": 7}
 
 
@@ -193,9 +191,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-field_names = st.sampled_from(
-    [*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__, *NOT_OFFERED, "x"]
-)
+field_names = st.sampled_from([*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__, *NOT_OFFERED, "x"])
 
 
 @given(

@@ -48,9 +48,7 @@ async def test_a_text_gets_special_tokens_unless_they_are_refused(renderer: Rend
     assert await renderer.text("Grüße", add_special_tokens=True) == [BEGIN, *ids]
 
 
-async def test_parts_of_text_are_joined_by_lines_and_names_are_passed_on(
-    renderer: Renderer, tokenizer: Any
-) -> None:
+async def test_parts_of_text_are_joined_by_lines_and_names_are_passed_on(renderer: Renderer, tokenizer: Any) -> None:
     parts = Message(role="user", content=[TextPart("text", "a"), TextPart("text", "b")], name="ann")
     assert tokenizer.decode(await renderer.chat(chat(parts))) == "<user ann>a\nb\n<assistant>"
 
@@ -62,9 +60,7 @@ async def test_the_last_message_can_be_continued(renderer: Renderer, tokenizer: 
 
 
 async def test_no_generation_prompt_when_none_is_wanted(renderer: Renderer, tokenizer: Any) -> None:
-    assert (
-        tokenizer.decode(await renderer.chat(chat(HELLO, add_generation_prompt=False))) == "<user>Grüße 🚰\n"
-    )
+    assert tokenizer.decode(await renderer.chat(chat(HELLO, add_generation_prompt=False))) == "<user>Grüße 🚰\n"
 
 
 async def test_a_message_without_content_is_empty(renderer: Renderer, tokenizer: Any) -> None:
@@ -86,9 +82,7 @@ async def test_what_the_template_refuses_is_the_client_s_fault_in_the_template_s
     assert (refused.value.status, refused.value.body["error"]["param"]) == (400, "messages")
 
 
-async def test_a_model_without_a_template_points_to_completions(
-    tokenizer_folder: Path, tmp_path: Path
-) -> None:
+async def test_a_model_without_a_template_points_to_completions(tokenizer_folder: Path, tmp_path: Path) -> None:
     plain = AutoTokenizer.from_pretrained(tokenizer_folder)
     plain.chat_template = None
     plain.save_pretrained(tmp_path)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import openai
@@ -110,9 +109,7 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     client = fleet.client()
     for prompt in ("The def statement", "A class is", "Modules and packages: " * 8):
         one, two = (
-            client.completions.create(model=model, prompt=prompt, max_tokens=48, temperature=0)
-            .choices[0]
-            .text
+            client.completions.create(model=model, prompt=prompt, max_tokens=48, temperature=0).choices[0].text
             for model in ("tiny", "tiny-on-two")
         )
         assert one == two
@@ -143,9 +140,7 @@ def test_a_killed_replica_takes_its_engine_with_it_and_is_replaced(fleet: Runnin
         os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([*before, *cores], timeout=15)
     assert alive == []
-    answer = fleet.client().completions.create(
-        model="tiny", prompt="The def statement", max_tokens=8, timeout=120
-    )
+    answer = fleet.client().completions.create(model="tiny", prompt="The def statement", max_tokens=8, timeout=120)
     assert answer.choices[0].text
 
 

@@ -55,9 +55,7 @@ def test_anything_else_is_shown_by_its_last_line_and_nothing_by_none() -> None:
 
 def test_the_first_failed_start_counts_before_serve_gives_up() -> None:
     assert failures(application()) == []
-    assert failures(application(of_engine=OURS)) == [
-        "engine-tiny: tiny: numbers check failed: it differs by 3.1 nats"
-    ]
+    assert failures(application(of_engine=OURS)) == ["engine-tiny: tiny: numbers check failed: it differs by 3.1 nats"]
 
 
 def test_a_fleet_that_could_not_be_built_is_told_by_the_application() -> None:

@@ -88,9 +88,7 @@ def test_an_answer_is_joined_and_measured() -> None:
         (200, event("half") + 'data: {"error": {"message": "engine died"}}\n\n', "engine died"),
     ],
 )
-def test_a_refusal_or_a_broken_stream_is_told_in_the_endpoints_words(
-    status: int, text: str, line: str
-) -> None:
+def test_a_refusal_or_a_broken_stream_is_told_in_the_endpoints_words(status: int, text: str, line: str) -> None:
     with (
         serving({"POST /v1/chat/completions": (status, text)}) as server,
         pytest.raises(ask.AnswerFailed, match=line),

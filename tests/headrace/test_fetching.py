@@ -168,9 +168,7 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path):
         ),
     ],
 )
-def test_a_folder_that_lacks_something_is_refused_by_name(
-    tmp_path: Path, files: dict[str, str], missing: str
-):
+def test_a_folder_that_lacks_something_is_refused_by_name(tmp_path: Path, files: dict[str, str], missing: str):
     folder = checkpoint(tmp_path / "mine", **files)
     with pytest.raises(FetchError) as refusal:
         resolve(str(folder))

@@ -177,9 +177,7 @@ def fetched(hub: Hub, cache: Path, source: str = "owner/model") -> tuple[int, st
     return child.returncode, output, errors.strip()
 
 
-def test_a_hub_model_comes_without_duplicates_of_its_weights_and_is_then_at_hand_offline(
-    hub: Hub, tmp_path: Path
-):
+def test_a_hub_model_comes_without_duplicates_of_its_weights_and_is_then_at_hand_offline(hub: Hub, tmp_path: Path):
     status, output, errors = fetched(hub, tmp_path)
     assert status == 0, errors
     folder = tmp_path / "models" / "owner--model"
@@ -248,8 +246,7 @@ def test_a_gated_model_is_one_clear_line_with_the_way_in(hub: Hub, tmp_path: Pat
     status, _, errors = fetched(hub, tmp_path)
     assert status == 1
     assert errors == (
-        f"owner/model: gated; accept its terms on {hub.url}/owner/model, then set HF_TOKEN to a token of "
-        "that account"
+        f"owner/model: gated; accept its terms on {hub.url}/owner/model, then set HF_TOKEN to a token of that account"
     )
 
 

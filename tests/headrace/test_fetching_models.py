@@ -59,9 +59,7 @@ def test_smollm2_renders_a_chat_as_it_was_trained(smollm2: Path):
     assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-@pytest.mark.parametrize(
-    "text", [" two  spaces ▁ kept", "In 2024: 1,024", "naïve café 日本語 😀", "\ttab\n\n"]
-)
+@pytest.mark.parametrize("text", [" two  spaces ▁ kept", "In 2024: 1,024", "naïve café 日本語 😀", "\ttab\n\n"])
 def test_smollm2_reads_back_every_text_and_digits_one_by_one(smollm2: Path, text: str):
     from transformers import AutoTokenizer
 

@@ -43,9 +43,7 @@ def closed(schema: Any) -> Any:
 
 def complaints(resource: dict[str, Any]) -> list[str]:
     schema = closed(json.loads(gzip.decompress(SCHEMA.read_bytes())))
-    return [
-        f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(resource)
-    ]
+    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(resource)]
 
 
 @pytest.fixture
@@ -100,9 +98,7 @@ def test_serve_takes_the_configuration(declared: dict[str, Any]):
     assert [app.name for app in ServeDeploySchema.model_validate(declared).applications] == ["headrace"]
 
 
-def test_the_configuration_is_what_headrace_itself_declares_for_the_fleet(
-    declared: dict[str, Any], fleet: Fleet
-):
+def test_the_configuration_is_what_headrace_itself_declares_for_the_fleet(declared: dict[str, Any], fleet: Fleet):
     declared["applications"][0]["args"] = fleet.model_dump(mode="json")
     assert declared == declare.schema(fleet)
 
@@ -135,9 +131,7 @@ def test_streams_may_end_before_a_pod_or_an_old_cluster_goes(
     assert service["spec"]["rayClusterDeletionDelaySeconds"] > declare.LONGEST_STREAM_S
 
 
-def test_the_workers_can_carry_the_whole_fleet(
-    fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any]
-):
+def test_the_workers_can_carry_the_whole_fleet(fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any]):
     cpus = int(worker["resources"]["limits"]["cpu"])
     needed = fleet.router.replicas * declare.ROUTER_CPUS
     for model in fleet.models:
@@ -165,9 +159,7 @@ def test_the_model_is_fetched_to_where_the_fleet_looks_for_it(
 
 
 def test_the_environment_is_that_of_a_local_run():
-    local = launch.environment(
-        {}, run_id="run", token=Path("token"), ports=launch.free_ports(random.Random(1))
-    )
+    local = launch.environment({}, run_id="run", token=Path("token"), ports=launch.free_ports(random.Random(1)))
     for name, value in manifest("config.yaml")["data"].items():
         assert isinstance(value, str)
         assert name == "HEADRACE_CACHE" or local[name] == value

@@ -10,9 +10,7 @@ from routing.batch import LOOKAHEAD
 
 
 def request(number: int, *, tokens: int = 10, prefix: int = 0) -> Request:
-    return Request(
-        id=number, prompt_tokens=tokens, max_output_tokens=16, arrived_s=float(number), prefix=prefix
-    )
+    return Request(id=number, prompt_tokens=tokens, max_output_tokens=16, arrived_s=float(number), prefix=prefix)
 
 
 @st.composite
@@ -30,9 +28,7 @@ def numbers(requests: tuple[Request, ...]) -> list[int]:
 
 
 @given(waiting=queues(), slots=slots, tokens=budgets)
-def test_slots_and_tokens_are_respected_but_for_a_large_head_alone(
-    waiting: list[Request], slots: int, tokens: int
-):
+def test_slots_and_tokens_are_respected_but_for_a_large_head_alone(waiting: list[Request], slots: int, tokens: int):
     leaving = batch(waiting, slots=slots, tokens=tokens)
     assert len(leaving) <= slots
     assert sum(one.prompt_tokens for one in leaving) <= tokens or len(leaving) == 1
@@ -54,9 +50,7 @@ def test_repeated_batches_send_each_request_once(waiting: list[Request], slots: 
 
 
 @given(waiting=queues(), slots=slots, tokens=budgets)
-def test_requests_of_one_prefix_keep_their_order_and_stay_together(
-    waiting: list[Request], slots: int, tokens: int
-):
+def test_requests_of_one_prefix_keep_their_order_and_stay_together(waiting: list[Request], slots: int, tokens: int):
     leaving = batch(waiting, slots=slots, tokens=tokens)
     groups = [(key, list(group)) for key, group in itertools.groupby(leaving, lambda one: one.prefix)]
     shared = [key for key, _ in groups if key]
@@ -74,9 +68,7 @@ def test_only_a_request_that_shares_a_prefix_with_an_earlier_one_overtakes(
         passed = [other for other in waiting[: one.id] if other not in leaving[:position]]
         if passed:
             assert one.prefix
-            assert any(
-                one.prefix == leader.prefix and leader.id < passed[0].id for leader in leaving[:position]
-            )
+            assert any(one.prefix == leader.prefix and leader.id < passed[0].id for leader in leaving[:position])
 
 
 @given(waiting=queues(), slots=slots, tokens=budgets)

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from routing import Replica, Request, choose
 
 REQUEST = Request(id=1, prompt_tokens=100, max_output_tokens=16, arrived_s=0.0, prefix=0)
-IDLE = Replica(
-    id="a", slots=4, tokens=1_000, queued_tokens=0, running=0, prefill_tokens_per_s=1_000.0, draining=False
-)
+IDLE = Replica(id="a", slots=4, tokens=1_000, queued_tokens=0, running=0, prefill_tokens_per_s=1_000.0, draining=False)
 
 
 @st.composite
@@ -39,9 +37,7 @@ def test_a_replica_without_credit_or_draining_is_never_chosen(replicas: list[Rep
 
 @given(fleets(slowest_tokens_per_s=1.0))
 def test_no_other_replica_would_answer_sooner(replicas: list[Replica]):
-    seconds = {
-        one.id: (one.queued_tokens + 100) / one.prefill_tokens_per_s for one in replicas if one.has_credit
-    }
+    seconds = {one.id: (one.queued_tokens + 100) / one.prefill_tokens_per_s for one in replicas if one.has_credit}
     chosen = choose(REQUEST, replicas)
     assert chosen is None or seconds[chosen] == min(seconds.values())
 
@@ -72,6 +68,4 @@ def test_a_new_replica_of_unknown_rate_gets_work_as_soon_as_the_known_ones_have_
 
 def test_without_any_known_rate_the_shortest_queue_wins():
     unknown = replace(IDLE, prefill_tokens_per_s=0.0)
-    assert (
-        choose(REQUEST, [replace(unknown, queued_tokens=5), replace(unknown, id="b", queued_tokens=4)]) == "b"
-    )
+    assert choose(REQUEST, [replace(unknown, queued_tokens=5), replace(unknown, id="b", queued_tokens=4)]) == "b"

@@ -10,9 +10,7 @@ from routing import Replica, Request, dispatch
 
 
 def request(number: int, *, tokens: int = 10, prefix: int = 0) -> Request:
-    return Request(
-        id=number, prompt_tokens=tokens, max_output_tokens=16, arrived_s=float(number), prefix=prefix
-    )
+    return Request(id=number, prompt_tokens=tokens, max_output_tokens=16, arrived_s=float(number), prefix=prefix)
 
 
 def replica(replica_id: str, *, slots: int = 4, tokens: int = 1_000, draining: bool = False) -> Replica:
