@@ -35,7 +35,7 @@ EVENTS_PER_TOKEN = 0.98
 below this share the pair of turns does not count."""
 ATTEMPTS = 6
 SETTLE_S = 2.0
-"""Pause before a turn: an engine core spins for a second after its last step, in the way of the other server."""
+"""Pause before a turn: an engine core spins for a second after its last step and so slows the other server."""
 IDLE_S = 10.0
 """Time over which the idle cost of both servers is read."""
 
