@@ -83,6 +83,8 @@ def environment(base: dict[str, str], *, run_id: str, token: Path, ports: Ports)
             "RAY_SERVE_LOG_TO_STDERR": "0",
             # Streams are finished before Ray is asked to end: it needs no further drain of its own.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            # Ray's default of 15 would let everything else on the machine go before the engines.
+            "RAY_worker_niceness": "0",
             # Models are local by now; engines need nothing from outside.
             "HF_HUB_OFFLINE": "1",
         }

@@ -1,5 +1,7 @@
 """What does Serve build from a fleet? Serve imports `build` by name; its annotation must stay a class at run time."""
 
+from typing import Any
+
 from ray.serve import Application
 
 from deployments.declare import engine_name, engine_options, engines_at_most, router_options
@@ -8,11 +10,16 @@ from deployments.fleet import Fleet
 from deployments.router import Router
 
 
+# Serve's decorator hides from type checkers that these are deployments.
+ENGINE: Any = Engine
+ROUTER: Any = Router
+
+
 def build(fleet: Fleet) -> Application:
     """One application: the router, and an engine deployment for each model (sources are folders by now)."""
     sharers = engines_at_most(fleet)
     engines = {
-        model.name: Engine.options(name=engine_name(model.name), **engine_options(model)).bind(model, sharers)
+        model.name: ENGINE.options(name=engine_name(model.name), **engine_options(model)).bind(model, sharers)
         for model in fleet.models
     }
-    return Router.options(name="router", **router_options(fleet)).bind(fleet, engines)
+    return ROUTER.options(name="router", **router_options(fleet)).bind(fleet, engines)

@@ -121,8 +121,8 @@ class Engine:
             if run not in self._runs:
                 return
             self._link.say(router, answer)
-            ended += answer.__class__ is Delta and answer.finish is not None
-            if ended >= choices or answer.__class__ is Failure:
+            ended += isinstance(answer, Delta) and answer.finish is not None
+            if ended >= choices or isinstance(answer, Failure):
                 self._runs.pop(run, None)
 
         key = await self._engine.submit(name, request, emit)

@@ -99,12 +99,11 @@ class CompletionRequest(Common, kw_only=True, forbid_unknown_fields=True):
         """The prompts, one by one: texts or token ids. Raises ApiError when kinds are mixed."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        kinds = {type(item) for item in self.prompt}
+        items: list[Any] = self.prompt
+        kinds = {type(item) for item in items}
         if len(kinds) > 1:
             raise ApiError(400, "'prompt' mixes texts, token ids and lists of token ids.", param="prompt")
-        if kinds == {int}:
-            return [self.prompt]
-        return self.prompt
+        return [items] if kinds == {int} else items
 
 
 NOT_OFFERED = {

@@ -21,6 +21,9 @@ CPU_KV_BYTES = 1 << 30
 STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
 
+PROBE_S = 60.0
+"""An engine that was idle for so long is probed: a core spins for a second after each step, so not oftener."""
+
 Emit = Callable[[Delta | Failure], None]
 
 
@@ -81,17 +84,19 @@ class VllmEngine:
         claim = _bind_cores(ranks, sharers, claims) if cpu and claims is not None else None
         arguments = engine_arguments(model, cpu=cpu, avx512=_has_avx512())
         meter = StepMeter()
+        logger: Any = meter.as_stat_logger
         said = Said()
         envs.disable_envs_cache()
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
-            engine = AsyncLLM.from_vllm_config(config, stat_loggers=[meter.as_stat_logger], disable_log_stats=True)
+            engine = AsyncLLM.from_vllm_config(config, stat_loggers=[logger], disable_log_stats=True)
         except Exception as error:
             raise EngineFailed(said.reason(error)) from error
         # What vLLM does in its core only: looking variables up anew for every token is a tenth of this process.
         envs.enable_envs_cache()
         # vLLM adds its Prometheus recorder unasked; nobody can read it here.
-        engine.logger_manager.stat_loggers = [meter]
+        manager: Any = engine.logger_manager
+        manager.stat_loggers = [meter]
         return cls(engine, meter, claim)
 
     async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
@@ -177,6 +182,8 @@ class VllmEngine:
         except Exception as error:
             raise EngineFailed(_one_line(error)) from error
         if not self.unfinished():
+            if self._meter.step_age_s(monotonic()) < PROBE_S:
+                return
             try:
                 await asyncio.wait_for(self.continue_greedily([0], 1), patience_s)
             except TimeoutError:

@@ -19,7 +19,7 @@ class Wire:
     def __init__(self, socket: zmq.Socket, on_parts: Callable[[list[bytes]], None]) -> None:
         self._socket, self._on_parts = socket, on_parts
         self._loop = asyncio.get_running_loop()
-        self._descriptor = socket.getsockopt(zmq.FD)
+        self._descriptor = int(socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self.read)
 
     def read(self) -> None:
