@@ -9,7 +9,6 @@ from deployments.engine import Engine
 from deployments.fleet import Fleet
 from deployments.router import Router
 
-
 # Serve's decorator hides from type checkers that these are deployments.
 ENGINE: Any = Engine
 ROUTER: Any = Router
