@@ -114,7 +114,10 @@ class VllmEngine:
             prompt["cache_salt"] = request.cache_salt
         try:
             sampling = SamplingParams.from_optional(
-                **{**self.sampling_defaults, **request.sampling}, output_kind=kind, skip_clone=True
+                # None: as far as the context goes. vLLM's own default of 16 is that of text completions only.
+                **{"max_tokens": None, **self.sampling_defaults, **request.sampling},
+                output_kind=kind,
+                skip_clone=True,
             )
             self._meter.work_arrived()
             queue = await self._engine.add_request(name, prompt, sampling)

@@ -26,12 +26,12 @@ models:
     engine: {{max_model_len: 2048, max_num_seqs: 8}}
   - name: tiny
     source: tiny
-    engine: {{dtype: float32, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
+    engine: {{dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
     replicas: {{min: 1, max: 2}}
   - name: tiny-on-two
     source: tiny
     tensor_parallel: 2
-    engine: {{dtype: float32, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
+    engine: {{dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
 router: {{port: {port}}}
 scaling: {{hold_s: 5}}
 """
@@ -99,6 +99,13 @@ def test_the_answer_is_right_whole_and_streamed(fleet: Running) -> None:
     )
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert "Paris" in streamed
+
+
+def test_an_answer_without_max_tokens_ends_with_the_context(fleet: Running) -> None:
+    answer = fleet.client().chat.completions.create(model="tiny", messages=QUESTION, temperature=0)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 256
 
 
 def test_every_engine_was_verified_against_its_reference(fleet: Running) -> None:
