@@ -1,0 +1,260 @@
+"""Does the serving path, with a real engine, answer as vLLM's own server does, and leave nothing behind?
+
+Both servers run the same trained model in float32, so that greedy answers can be compared letter for letter.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from headrace.fetching import resolve
+from tests.deployments.differential import Answer, ask
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+START_S = 240.0
+ENGINE = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+QUESTION = [{"role": "user", "content": "What is a class?"}]
+CONTEXT_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Server:
+    """One of the two servers, answering."""
+
+    process: psutil.Process
+    client: httpx.Client
+
+    def ask(self, path: str, body: dict[str, Any] | bytes, *, stream: bool = False) -> Answer:
+        return ask(self.client, path, body, stream=stream)
+
+    def metric(self, name: str) -> float:
+        """A metric of ours."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"headrace_{name}{{"))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Our server and vLLM's."""
+
+    ours: Server
+    theirs: Server
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    folder = resolve("tiny")
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(_started(command)) for command in (_ours(folder), _theirs(folder)))
+        for server in (ours, theirs):
+            _wait_until_healthy(server)
+        yield Pair(ours, theirs)
+    for server in (ours, theirs):
+        assert not server.process.is_running()
+
+
+def _ours(folder: Path) -> Callable[[int], list[str]]:
+    return lambda port: ["tests.deployments.real_engine", str(folder), str(port), json.dumps(ENGINE)]
+
+
+def _theirs(folder: Path) -> Callable[[int], list[str]]:
+    options = [word for name, value in ENGINE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return lambda port: [
+        *["vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "tiny"],
+        *["--port", str(port), "--enforce-eager", "--disable-uvicorn-access-log", *options],
+    ]
+
+
+@contextmanager
+def _started(command: Callable[[int], list[str]]) -> Iterator[Server]:
+    """A server that is starting; at its end it must leave no process behind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+    with subprocess.Popen([sys.executable, "-m", *command(port)], env=env) as process:
+        server = psutil.Process(process.pid)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0, trust_env=False) as client:
+            try:
+                yield Server(server, client)
+            finally:
+                family = [server, *server.children(recursive=True)]
+                process.terminate()
+                _, alive = psutil.wait_procs(family, timeout=20)
+                for left in alive:
+                    left.kill()
+    assert not alive
+
+
+def _wait_until_healthy(server: Server) -> None:
+    end_s = time.monotonic() + START_S
+    while time.monotonic() < end_s:
+        assert server.process.is_running()
+        assert server.process.status() != psutil.STATUS_ZOMBIE, "it ended; its words are above"
+        try:
+            if server.client.get("/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    pytest.fail(f"not healthy after {START_S} s")
+
+
+def chat(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return CHAT, {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_tokens": 24} | fields
+
+
+def text(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return TEXT, {"model": "tiny", "prompt": "The import statement", "temperature": 0, "max_tokens": 24} | fields
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+ANSWERED = {
+    "a chat": chat(max_tokens=64),
+    "a chat without a limit": chat(messages=[said("user", "A class. " * 660)], max_tokens=None),
+    "the newer name of the limit": chat(max_completion_tokens=7),
+    "a system message": chat(messages=[said("system", "Be brief."), *QUESTION]),
+    "several turns": chat(messages=[*QUESTION, said("assistant", "A type."), said("user", "Why?")]),
+    "a named user": chat(messages=[said("user", "x", name="ann")]),
+    "parts": chat(messages=[said("user", [{"type": "text", "text": part} for part in ("What", "is it?")])]),
+    "an empty message": chat(messages=[said("user", "")]),
+    "multi-byte text": chat(messages=[said("user", "naïve 🚰 日本 «é»")], max_tokens=60),
+    "multi-byte output": text(prompt="«é» 日本 🚰", temperature=2.0, seed=11, max_tokens=60),
+    "a stop string": chat(stop="the", max_tokens=200),
+    "stop strings": chat(stop=["never this", " of"], max_tokens=200),
+    "a stop string that is kept": chat(stop=["the"], include_stop_str_in_output=True, max_tokens=200),
+    "stop tokens": chat(stop_token_ids=list(range(260, 300)), max_tokens=200),
+    "no stop at the end mark": chat(ignore_eos=True, max_tokens=120),
+    "a least length": chat(min_tokens=50, max_tokens=60),
+    "special tokens shown": chat(skip_special_tokens=False, max_tokens=120),
+    "no generation prompt": chat(add_generation_prompt=False),
+    "a message to go on with": chat(
+        messages=[*QUESTION, said("assistant", "A class is")],
+        continue_final_message=True,
+        add_generation_prompt=False,
+    ),
+    "special tokens added": chat(add_special_tokens=True),
+    "a seed": chat(temperature=1, seed=3),
+    "choices by a seed": chat(n=2, temperature=0.9, seed=7),
+    "top k": chat(temperature=1, seed=3, top_k=5),
+    "top p": chat(temperature=1, seed=3, top_p=0.5),
+    "min p": chat(temperature=1, seed=3, min_p=0.2),
+    "penalties": chat(presence_penalty=1.5, frequency_penalty=0.5, max_tokens=40),
+    "a repetition penalty": chat(repetition_penalty=1.3, max_tokens=40),
+    "a bias": chat(logit_bias={"300": 50, "301": -100}, max_tokens=10),
+    "a text": text(max_tokens=64),
+    "a text without a limit": text(max_tokens=None),
+    "texts": text(prompt=["The import statement", "A list", "naïve 日本"]),
+    "token ids": text(prompt=[5, 6, 7, 300]),
+    "lists of token ids": text(prompt=[[5, 6, 7, 300], [9]]),
+    "choices of texts": text(prompt=["a", "b"], n=2, temperature=0.7, seed=5, max_tokens=8),
+    "no special tokens": text(add_special_tokens=False),
+    "one token": text(max_tokens=1),
+    "a stop at a line's end": text(stop=["\n"], max_tokens=100),
+    "a prompt that just fits": text(prompt=[5] * (CONTEXT_TOKENS - 8), max_tokens=8),
+}
+
+REFUSED = {
+    "a negative temperature": chat(temperature=-1),
+    "a share above one": chat(top_p=2),
+    "a wrong top k": chat(top_k=-5),
+    "a wrong penalty": chat(presence_penalty=5),
+    "greedy choices that can't differ": chat(n=2),
+    "no choices": chat(n=0),
+    "no tokens of a chat": chat(max_tokens=0),
+    "more than the context": chat(max_tokens=5000),
+    "a prompt beyond the context": text(prompt="word " * 3000),
+    "a prompt that just does not fit": text(prompt=[5] * (CONTEXT_TOKENS - 8), max_tokens=9),
+    "a least length above the limit": chat(min_tokens=30),
+    "an unknown model": chat(model="zz"),
+    "no messages": chat(messages=[]),
+    "an empty stop string": chat(stop=""),
+    "a bias of no token": chat(logit_bias={"x": 1}),
+    "a bias outside of the vocabulary": chat(logit_bias={"99999": 1}),
+    "a token outside of the vocabulary": text(prompt=[999999]),
+    "a negative token": text(prompt=[-1]),
+    "an empty prompt": text(prompt=""),
+    "no token ids": text(prompt=[[]]),
+    "kinds of prompts mixed": text(prompt=["a", [1]]),
+    "a seed beyond 64 bits": chat(seed=2**70),
+    "no JSON": (CHAT, b"{"),
+    "no object": (CHAT, b"[]"),
+    "no messages at all": (CHAT, b'{"model":"tiny"}'),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_an_answer_is_vllm_s_own_whole_and_streamed(pair: Pair, case: str) -> None:
+    path, body = ANSWERED[case]
+    whole = pair.ours.ask(path, body)
+    assert whole.status == 200
+    assert whole == pair.theirs.ask(path, body)
+    assert pair.ours.ask(path, body, stream=True) == whole
+    assert pair.theirs.ask(path, body, stream=True) == whole
+
+
+def test_the_answers_compared_hold_multi_byte_text(pair: Pair) -> None:
+    """So that a character split over tokens would show."""
+    path, body = ANSWERED["multi-byte output"]
+    ((_, text, _, _),) = pair.ours.ask(path, body).choices
+    assert not text.isascii()
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_has_vllm_s_own_status_whole_and_streamed(pair: Pair, case: str) -> None:
+    path, body = REFUSED[case]
+    whole = pair.ours.ask(path, body)
+    assert whole.status >= 400
+    assert whole == pair.theirs.ask(path, body)
+    assert pair.ours.ask(path, body, stream=True) == whole
+    assert pair.theirs.ask(path, body, stream=True) == whole
+
+
+@pytest.mark.parametrize("field", [{"temperature": -1}, {"top_p": 2}, {"top_k": -5}, {"presence_penalty": 5}])
+def test_what_the_engine_refuses_is_said_in_vllm_s_words(pair: Pair, field: dict[str, Any]) -> None:
+    path, body = chat(**field)
+    ours, theirs = (server.client.post(path, json=body).json()["error"] for server in (pair.ours, pair.theirs))
+    assert (ours["message"], ours["param"]) == (theirs["message"], theirs["param"])
+    assert next(iter(field)) in ours["message"]
+
+
+def test_the_engine_s_numbers_agreed_with_the_reference(pair: Pair) -> None:
+    assert pair.ours.metric("replica_verified") == 1
+
+
+def test_a_client_that_leaves_frees_the_engine_and_its_cache(pair: Pair) -> None:
+    path, body = chat(max_tokens=CONTEXT_TOKENS - 100, ignore_eos=True, stream=True)
+    free_tokens = pair.ours.metric("replica_kv_free_tokens")
+    with pair.ours.client.stream("POST", path, json=body) as stream:
+        parts = stream.iter_text()
+        for _ in range(20):
+            next(parts)
+        _wait_for(lambda: pair.ours.metric("replica_running_requests") == 1)
+    _wait_for(lambda: pair.ours.metric("replica_running_requests") == 0)
+    _wait_for(lambda: pair.ours.metric("open_requests") == 0)
+    # A step reports the cache as it was while it ran: the next request brings the news.
+    pair.ours.ask(*text(max_tokens=1))
+    _wait_for(lambda: pair.ours.metric("replica_kv_free_tokens") >= free_tokens)
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 5.0
+    while not happened():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
