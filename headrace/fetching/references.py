@@ -9,7 +9,7 @@ from deployments import reference
 from deployments.reference import Prompt, Reference
 from headrace.fetching import checkpoint
 from headrace.fetching.progress import Progress, Step
-from headrace.fetching.quiet import quiet_transformers
+from headrace.fetching.quiet import one_thread, quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,9 +103,10 @@ def compute(folder: Path, name: str, progress: Progress) -> Reference:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     model.eval()
     prompts = []
-    for chat in CHATS:
-        prompts.append(_prompt(model, _token_ids(tokenizer, chat)))
-        progress(Step(phase=f"{name}: reference log-probabilities", share=len(prompts) / len(CHATS)))
+    with one_thread():
+        for chat in CHATS:
+            prompts.append(_prompt(model, _token_ids(tokenizer, chat)))
+            progress(Step(phase=f"{name}: reference log-probabilities", share=len(prompts) / len(CHATS)))
     return Reference(made_by=f"transformers {version('transformers')}, float32", prompts=tuple(prompts))
 
 

@@ -1,14 +1,12 @@
 """How is the test engine's model made? A small Llama, trained here on Python's own documentation."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.fetching import cache
 from headrace.fetching.cache import FetchError
 from headrace.fetching.progress import Progress, Step
-from headrace.fetching.quiet import quiet_transformers
+from headrace.fetching.quiet import one_thread, quiet_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +45,7 @@ def build(folder: Path, progress: Progress) -> None:
     """
     cache.empty(folder)
     progress(Step(phase=f"{NAME}: learning its tokens"))
-    with quiet_transformers(), _one_thread():
+    with quiet_transformers(), one_thread():
         tokenizer = _tokenizer()
         tokens, targets = _corpus(tokenizer)
         model = _model()
@@ -56,19 +54,6 @@ def build(folder: Path, progress: Progress) -> None:
         _check_variety(model, tokenizer)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Matrices this small gain a third from a second thread on idle cores and lose up to tenfold on busy ones.
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _topics() -> dict[str, str]:

@@ -1,20 +1,23 @@
 """An engine process ends when its parent is killed."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 PARENT = """
-import multiprocessing, sys, time
-from tests.deployments.test_parent_watch import child
+import multiprocessing, sys
+from tests.deployments import test_parent_watch
 
 if __name__ == "__main__":
-    process = multiprocessing.get_context("spawn").Process(target=child)
+    target = getattr(test_parent_watch, sys.argv[1])
+    process = multiprocessing.get_context("spawn").Process(target=target)
     process.start()
     print(process.pid, flush=True)
     process.join()
@@ -30,21 +33,35 @@ def child() -> None:
     signal.pause()
 
 
-def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+def late_child() -> None:
+    """The same, whose parent is gone before it could watch."""
+    from deployments.parent_watch import watch_parent
+
+    print("waiting", flush=True)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while os.getppid() == parent.pid:
+        time.sleep(0.01)
+    watch_parent()
+    signal.pause()
+
+
+@pytest.mark.parametrize(("target", "word"), [("child", "watching"), ("late_child", "waiting")])
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path, target: str, word: str) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     root = Path(__file__).parents[2]
     with subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), target],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(root)},
     ) as parent:
         assert parent.stdout is not None
         watched = psutil.Process(int(parent.stdout.readline()))
-        assert parent.stdout.readline() == "watching\n"
+        assert parent.stdout.readline() == f"{word}\n"
         parent.kill()
-        _, alive = psutil.wait_procs([watched], timeout=10)
+        _, alive = psutil.wait_procs([watched], timeout=2)
         assert alive == []
 
 

@@ -1,16 +1,24 @@
 """The two models that are made here, for real. They stay in the user's cache: made once on a machine."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deployments import reference
 from headrace.fetching import references, resolve, verify
+from headrace.fetching.quiet import one_thread
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),  # the first run on a machine trains one and converts the other
 ]
+
+
+@pytest.fixture(autouse=True)
+def _beside_other_tests() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
