@@ -19,6 +19,7 @@ class Scorer(Protocol):
     """An engine that can be asked for log-probabilities."""
 
     dtype: str
+    max_model_len: int
 
     async def logprobs(self, ids: list[int]) -> list[float]: ...
     async def continue_greedily(self, ids: list[int], count: int) -> tuple[list[int], list[float]]: ...
@@ -63,18 +64,20 @@ def mean_distance(found: list[float], expected: list[float]) -> float:
 
 async def _self_distance(engine: Scorer, prompts: list[list[int]]) -> float:
     distances = []
-    for ids in prompts:
+    for prompt in prompts:
+        # A prefill makes one token too: prompt and continuation leave room for it.
+        ids = prompt[: max(1, engine.max_model_len - CONTINUATION_TOKENS - 1)]
         tokens, decoded = await engine.continue_greedily(ids, CONTINUATION_TOKENS)
         prefilled = (await engine.logprobs(ids + tokens))[-len(tokens) :]
         distances.append(mean_distance(decoded, prefilled))
-    return max(distances)
+    return max(distances, default=0.0)
 
 
 async def _reference_distance(engine: Scorer, reference: Reference) -> float:
-    distances = [
-        mean_distance(await engine.logprobs(list(prompt.token_ids)), list(prompt.logprobs))
-        for prompt in reference.prompts
-    ]
+    distances = []
+    for prompt in reference.prompts:
+        ids = list(prompt.token_ids[: engine.max_model_len - 1])
+        distances.append(mean_distance(await engine.logprobs(ids), list(prompt.logprobs[: len(ids) - 1])))
     return max(distances)
 
 

@@ -24,8 +24,10 @@ class Scorer:
     dtype: str = "float32"
     prefill_off: float = 0.0
     decode_off: float = 0.0
+    max_model_len: int = 2048
 
     async def logprobs(self, ids: list[int]) -> list[float]:
+        assert len(ids) < self.max_model_len, "vLLM refuses a prompt that leaves no room for a token"
         return [-1.0 + self.prefill_off] * (len(ids) - 1)
 
     async def continue_greedily(self, ids: list[int], count: int) -> tuple[list[int], list[float]]:
@@ -57,6 +59,13 @@ async def test_what_float32_may_not_do_bfloat16_may() -> None:
     await check(Scorer(dtype="bfloat16", prefill_off=off), PROMPTS, REFERENCE)
     with pytest.raises(WrongNumbers):
         await check(Scorer(prefill_off=off), PROMPTS, REFERENCE)
+
+
+async def test_prompts_are_cut_to_a_short_context() -> None:
+    await check(Scorer(max_model_len=40), [[1] * 300], None)
+    short = Scorer(max_model_len=3, prefill_off=0.25)
+    with pytest.raises(WrongNumbers, match="the reference"):
+        await check(short, [], REFERENCE)
 
 
 async def test_numbers_that_are_none_are_refused() -> None:
