@@ -2,8 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUESTION := What is the capital of France?
-# Engines spend most of their start waiting: two files of tests run side by side.
-SIDE_BY_SIDE := --numprocesses=2 --dist=loadfile
 seconds_since = $$(( $$(date +%s) - $(1) ))
 
 .DEFAULT_GOAL := help
@@ -25,7 +23,7 @@ test: ## install, then every test but the long evidence and those that need a GP
 	@start=$$(date +%s); $(MAKE) --no-print-directory install && \
 	installed=$$(date +%s) && { \
 	$(MAKE) --no-print-directory --jobs=3 fetch-tiny fetch-smollm2 fast-tests && \
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --durations=10 -m "slow and not prove and not gpu"; code=$$?; \
+	$(BIN)/python -m pytest -q --durations=10 -m "slow and not prove and not gpu"; code=$$?; \
 	echo "make test: $(call seconds_since,$$start) s, of which tests $(call seconds_since,$$installed) s"; \
 	exit $$code; }
 

@@ -83,7 +83,7 @@ class Engine:
         if hasattr(self, "_link"):
             self._draining = True
             self._link.announce()
-            while self._engine.unfinished() or self._tasks:
+            while not self._engine.dead() and (self._engine.unfinished() or self._tasks):
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0)
             self._link.close()

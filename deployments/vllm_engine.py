@@ -175,6 +175,10 @@ class VllmEngine:
         """Requests taken and not ended."""
         return self._engine.get_num_unfinished_requests()
 
+    def dead(self) -> bool:
+        """Whether the core is gone: what is unfinished then stays so."""
+        return self._engine.errored
+
     async def check(self, patience_s: float) -> None:
         """Raises EngineFailed when the core is dead, or takes no step for `patience_s` though it has work.
 
