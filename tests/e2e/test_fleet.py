@@ -126,6 +126,8 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     assert sum("Worker_TP" in title for title in titles) == 2
 
 
+# Long evidence for now: on a machine busy with other work it did not end within seven minutes.
+@pytest.mark.prove
 def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(
     fleet: Running,
 ) -> None:
