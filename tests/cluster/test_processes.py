@@ -29,7 +29,13 @@ from cluster.processes import (
 WAITS = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
 PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAITS!r}], start_new_session=True);{WAITS}"
-SHARES = f"from multiprocessing.shared_memory import SharedMemory; m = SharedMemory(create=True, size=8); {WAITS}"
+SHARES = f"""
+from multiprocessing import resource_tracker, shared_memory
+memory = shared_memory.SharedMemory(create=True, size=8)
+while "resource_tracker" not in open(f"/proc/{{resource_tracker._resource_tracker._pid}}/cmdline").read():
+    pass  # its process is there before it says what it is
+{WAITS}
+"""
 
 
 class Children:

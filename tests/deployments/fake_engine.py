@@ -111,6 +111,14 @@ class FakeEngine:
         self._stalled = False
         self._step_later()
 
+    def step_once(self) -> None:
+        """Takes one step, stalled or not."""
+        self.steps += 1
+        for key, run in list(self._runs.items())[: self._slots]:
+            if not self._advance(run):
+                del self._runs[key]
+        self._news.set()
+
     def drain(self) -> None:
         """Finishes what it has and takes nothing new."""
         self.draining = True
@@ -169,14 +177,9 @@ class FakeEngine:
 
     def _step(self) -> None:
         self._timer = None
-        if self._stalled:
-            return
-        self.steps += 1
-        for key, run in list(self._runs.items())[: self._slots]:
-            if not self._advance(run):
-                del self._runs[key]
-        self._news.set()
-        self._step_later()
+        if not self._stalled:
+            self.step_once()
+            self._step_later()
 
     def _advance(self, run: Run) -> bool:
         """One token for each open choice; False when the request has ended."""
