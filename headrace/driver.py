@@ -109,6 +109,7 @@ def _deploy(live: Live, fleet: Fleet, steps: Steps) -> None:
         try:
             live.rest.deploy(declare.schema(fleet))
         except ServeRefused as error:
+            live.check(timeout_s=BREAK_S if error.may_be_dying else 0.0)
             raise Failure(f"Serve refused the fleet: {error}") from None
         except httpx.HTTPError as error:
             live.check(timeout_s=BREAK_S)
@@ -173,11 +174,12 @@ def _taken(name: str) -> Failure:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a run as Ctrl-C does."""
+    """SIGTERM and a closed terminal end a run as Ctrl-C does; under nohup a closed terminal does not."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     yield

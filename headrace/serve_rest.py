@@ -14,6 +14,11 @@ DEPLOY_TIMEOUT_S = 300.0
 class ServeRefused(RuntimeError):
     """Serve answered with an error; its text holds Serve's own words."""
 
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__(answer.text)
+        self.may_be_dying = answer.is_server_error
+        """It was not the request's fault: a Ray that loses its parts answers so too."""
+
 
 class ServeRest:
     """A client of one Ray head."""
@@ -37,7 +42,7 @@ class ServeRest:
         """Makes Serve run what a ServeDeploySchema says. Raises ServeRefused."""
         answer = self._http.put(APPLICATIONS, json=schema, timeout=DEPLOY_TIMEOUT_S)
         if answer.status_code != 200:
-            raise ServeRefused(answer.text)
+            raise ServeRefused(answer)
 
     def applications(self) -> dict[str, Any]:
         """Serve's details of each application, by name; none while it doesn't answer."""

@@ -103,6 +103,8 @@ class Traces:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     terminal = Terminal(tmp_path)
     yield terminal
     if terminal.serving is not None:
