@@ -4,6 +4,9 @@ BIN := .venv/bin
 QUESTION := What is the capital of France?
 seconds_since = $$(( $$(date +%s) - $(1) ))
 
+# Each process of an engine would compile vLLM anew: 12 s a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install serve demo test check rules fast-tests prove lock clean
 

@@ -221,9 +221,14 @@ def remove_broken_packages() -> None:
 
 
 def check_engine(variant: str) -> None:
-    """Raises Stop if the engine and what surrounds it cannot be imported together."""
-    kernels = "; import vllm._C" if variant == "cpu" else ""
-    tried = run_python(f"import ray.serve, transformers, vllm.v1.engine.async_llm{kernels}")
+    """Raises Stop if the engine and what surrounds it cannot be imported together.
+
+    What is imported is compiled for good, which takes most of the time: every start profits.
+    """
+    kernels = ", vllm._C, vllm.v1.worker.cpu_worker" if variant == "cpu" else ""
+    tried = run_python(
+        f"import ray.serve, transformers, vllm.v1.engine.async_llm, vllm.model_executor.models.llama{kernels}"
+    )
     if tried.returncode:
         raise Stop(f"the installation is broken: {tried.stderr.strip().splitlines()[-1]}")
 
@@ -235,8 +240,9 @@ def is_installed(name: str) -> bool:
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs code with the environment's Python."""
-    return subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, cwd=ROOT)
+    """Runs code with the environment's Python, which may keep what it compiles."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, cwd=ROOT, env=own)
 
 
 def pip(*arguments: str) -> None:
