@@ -4,15 +4,15 @@ import ast
 from importlib.util import find_spec
 from pathlib import Path
 
+from deployments.file_errors import FileError, nearest
 from deployments.fleet import Fleet
-from deployments.fleet_errors import FleetError, nearest
 
 DEFINED_IN = "engine/arg_utils.py"
 CLASSES = ("EngineArgs", "AsyncEngineArgs")
 
 
 def check(fleet: Fleet) -> None:
-    """Raises FleetError, one line for each unknown engine argument. Without vLLM none is checked."""
+    """Raises FileError, one line for each unknown engine argument. Without vLLM none is checked."""
     if not (known := known_arguments()):
         return
     wrong = [
@@ -22,7 +22,7 @@ def check(fleet: Fleet) -> None:
         if name not in known
     ]
     if wrong:
-        raise FleetError("\n".join(wrong))
+        raise FileError("\n".join(wrong))
 
 
 def known_arguments() -> list[str]:

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from deployments.fleet_errors import FleetError, describe
-from deployments.fleet_text import parse
+from deployments.file_errors import FileError, describe
+from deployments.yaml_text import parse
 
 OURS = {
     "model": "write `source` beside `engine`",
@@ -137,22 +137,22 @@ class Fleet(BaseModel):
 
 
 def load(path: Path) -> Fleet:
-    """Reads and validates a fleet file. Raises FleetError."""
+    """Reads and validates a fleet file. Raises FileError."""
     try:
         text = path.read_text()
     except OSError as error:
-        raise FleetError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
-        raise FleetError(f"{path}: is not text in UTF-8") from None
+        raise FileError(f"{path}: is not text in UTF-8") from None
     try:
         return validate(parse(text))
-    except FleetError as error:
-        raise FleetError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    except FileError as error:
+        raise FileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
 
 def validate(values: object) -> Fleet:
-    """Checks values as a fleet file would hold them. Raises FleetError, one line for each field."""
+    """Checks values as a fleet file would hold them. Raises FileError, one line for each field."""
     try:
         return Fleet.model_validate(values)
     except ValidationError as error:
-        raise FleetError("\n".join(describe(line, Fleet) for line in error.errors())) from None
+        raise FileError("\n".join(describe(line, Fleet) for line in error.errors())) from None

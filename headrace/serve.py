@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from deployments import engine_arguments
-from deployments.fleet import Fleet, FleetError, load, validate
+from deployments.fleet import FileError, Fleet, load, validate
 from headrace.engine_options import engine_options
 from headrace.failure import bad_input
 from headrace.steps import Steps
@@ -58,7 +58,7 @@ def fleet_for(what: str | None, engine: list[str], *, port: int | None, host: st
             fleet = validate(_one_model(what, engine))
         engine_arguments.check(fleet)
         return _listening(fleet, port=port, host=host)
-    except FleetError as error:
+    except FileError as error:
         raise bad_input(str(error)) from None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from deployments.engine_arguments import check, known_arguments
-from deployments.fleet import FleetError, validate
+from deployments.fleet import FileError, validate
 
 
 def fleet_with(**engine: object) -> object:
@@ -23,7 +23,7 @@ def test_arguments_of_the_installed_engine_pass() -> None:
 
 
 def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(FleetError) as refused:
+    with pytest.raises(FileError) as refused:
         check(fleet_with(max_model_length=512))
     expected = "models[0].engine.max_model_length: vLLM has no such engine argument, did you mean max_model_len?"
     assert str(refused.value) == expected

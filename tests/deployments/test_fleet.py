@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.fleet import Fleet, FleetError, load, validate
+from deployments.fleet import FileError, Fleet, load, validate
 
 WHOLE = {"models": [{"name": "tiny", "source": "tiny"}]}
 
@@ -14,7 +14,7 @@ WHOLE = {"models": [{"name": "tiny", "source": "tiny"}]}
 def refusal(text: str, folder: Path) -> str:
     path = folder / "fleet.yaml"
     path.write_text(text)
-    with pytest.raises(FleetError) as refused:
+    with pytest.raises(FileError) as refused:
         load(path)
     return str(refused.value).replace(f"{path}: ", "")
 
@@ -24,7 +24,7 @@ def with_model(**fields: object) -> dict[str, object]:
 
 
 def complaint(values: object) -> str:
-    with pytest.raises(FleetError) as refused:
+    with pytest.raises(FileError) as refused:
         validate(values)
     return str(refused.value)
 
@@ -32,7 +32,7 @@ def complaint(values: object) -> str:
 def complaints(values: object) -> list[str]:
     try:
         validate(values)
-    except FleetError as refused:
+    except FileError as refused:
         return str(refused).splitlines()
     return []
 
@@ -125,13 +125,13 @@ def test_broken_yaml_is_refused_with_line_and_column(tmp_path: Path) -> None:
 
 def test_an_empty_file_and_a_missing_one_say_so(tmp_path: Path) -> None:
     assert refusal("# nothing\n", tmp_path).startswith("is empty")
-    with pytest.raises(FleetError, match=r"gone\.yaml: no such file or directory"):
+    with pytest.raises(FileError, match=r"gone\.yaml: no such file or directory"):
         load(tmp_path / "gone.yaml")
 
 
 def test_a_file_that_is_no_text_says_so(tmp_path: Path) -> None:
     (tmp_path / "fleet.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FleetError, match="is not text in UTF-8"):
+    with pytest.raises(FileError, match="is not text in UTF-8"):
         load(tmp_path / "fleet.yaml")
 
 

@@ -122,12 +122,11 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
         assert one == two
         assert len(one) > 48
     (replica,) = fleet.processes("headrace:engine-tiny-on-two")
-    titles = [" ".join(child.cmdline()) for child in replica.children(recursive=True)]
-    assert sum("Worker_TP" in title for title in titles) == 2
+    # The command line is not always free for a title (it is as long as the parent's was); the name is.
+    names = [child.name() for child in replica.children(recursive=True)]
+    assert names.count("VLLM::Worker_TP") == 2
 
 
-# Long evidence for now: on a machine busy with other work it did not end within seven minutes.
-@pytest.mark.prove
 def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(
     fleet: Running,
 ) -> None:

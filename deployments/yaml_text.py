@@ -1,22 +1,22 @@
-"""What does the text of a fleet file hold? YAML, in which every key appears once."""
+"""What does the text of a file that a user wrote hold? YAML, in which every key appears once."""
 
 from typing import Any
 
 import yaml
 
-from deployments.fleet_errors import FleetError
+from deployments.file_errors import FileError
 
 
 def parse(text: str) -> Any:
-    """The values in a YAML text. Raises FleetError with line and column."""
+    """The values in a YAML text. Raises FileError with line and column."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
-            raise FleetError("is empty: `headrace init` writes an example")
+            raise FileError("is empty")
         _refuse_repeated_keys(root)
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise FleetError(_one_line(error)) from None
+        raise FileError(_one_line(error)) from None
 
 
 def _refuse_repeated_keys(node: yaml.Node) -> None:
@@ -28,7 +28,7 @@ def _refuse_repeated_keys(node: yaml.Node) -> None:
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in seen:
-                raise FleetError(f"line {line}: {name} is already given in line {seen[name]}")
+                raise FileError(f"line {line}: {name} is already given in line {seen[name]}")
             seen[name] = line
             _refuse_repeated_keys(value)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a fleet file? One line: which field, what it was, what is allowed."""
+"""What is wrong with a file that a user wrote? One line: which field, what it was, what is allowed."""
 
 from difflib import get_close_matches
 from types import UnionType
@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 
-class FleetError(ValueError):
-    """A fleet.yaml that can't be used; each line names a field, what it was and what is allowed."""
+class FileError(ValueError):
+    """A file that can't be used; each line names a field, what it was and what is allowed."""
 
 
 def describe(error: ErrorDetails, root: type[BaseModel]) -> str:
