@@ -207,6 +207,14 @@ class VllmEngine:
         rows = output.prompt_logprobs[1:]
         return [row[token].logprob for row, token in zip(rows, ids[1:], strict=True)]
 
+    async def likeliest(self, ids: list[int], count: int) -> list[dict[int, float]]:
+        """For each of ids[1:]: natural-log probabilities of the `count` likeliest tokens there and of itself."""
+        from vllm.sampling_params import SamplingParams
+
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=count, detokenize=False)
+        output = await self._final({"type": "token", "prompt_token_ids": ids}, sampling)
+        return [{token: found.logprob for token, found in row.items()} for row in output.prompt_logprobs[1:]]
+
     async def continue_greedily(self, ids: list[int], count: int) -> tuple[list[int], list[float]]:
         """`count` greedy tokens after ids, decoded step by step, and their natural-log probabilities."""
         from vllm.sampling_params import SamplingParams

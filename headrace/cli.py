@@ -129,6 +129,37 @@ def fetch(
 
 
 @app.command()
+def compress(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE.YAML...|MODEL|list|show|diff",
+            help="Recipe files, or one model with --to; or: list, show NAME, diff NAME NAME.",
+        ),
+    ],
+    to: Annotated[
+        str | None, typer.Option(metavar="GOAL", help="w8a8, w4a16, fp8 or smaller (fewer layers and neurons).")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the artefacts.")] = None,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="Only say what would come out and what it takes.")
+    ] = False,
+) -> None:
+    """Make a model smaller, check it in vLLM, and report what it lost and gained.
+
+    \b
+    headrace compress smollm2 --to smaller
+    headrace compress recipe.yaml other.yaml --out artefacts
+    headrace compress list
+    headrace compress show smollm2-smaller
+    headrace compress diff smollm2-smaller smollm2-w8a8
+    """
+    from headrace.compress import command
+
+    command(what, goal=to, out=out, only_look=preflight)
+
+
+@app.command()
 def init(
     path: Annotated[str, typer.Argument(help="File to write.")] = "fleet.yaml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,

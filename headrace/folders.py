@@ -25,6 +25,12 @@ def logs_folder() -> Path:
     return state_folder() / "logs"
 
 
+def artefacts_folder() -> Path:
+    """Compressed checkpoints: $HEADRACE_ARTEFACTS, or where this system keeps a user's data."""
+    given = os.environ.get("HEADRACE_ARTEFACTS")
+    return Path(given).absolute() if given else platformdirs.user_data_path("headrace", appauthor=False) / "artefacts"
+
+
 def run_folder(run_id: str) -> Path:
     """Where a run keeps Ray's temporary files, its token and its logs: short enough for the sockets below it.
 

@@ -1,0 +1,1 @@
+"""How does a model become smaller, and what did it lose? Recipe -> steps -> artefact -> report."""

@@ -1,0 +1,132 @@
+"""How does a recipe become an artefact? Step after step, then the gate, then what it lost and gained; then its name.
+
+Everything is kept under `store` as it is finished, so that a run that was killed goes on after the last whole result.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cluster.inventory import Machine
+from compress import assemble, gate, kept, source, stages, steps
+from compress.recipe import Recipe
+from compress.report import FILE, Report
+from compress.scores import Scores
+from compress.stages import Texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a stage takes of the machine it runs on."""
+
+    memory_bytes: int
+    alone: bool = False
+    """Nothing else of ours may run meanwhile: its seconds are measured."""
+
+
+class Call(Protocol):
+    """Runs a stage somewhere, with its arguments and at last a `Tell`; returns its result."""
+
+    def __call__(self, work: Callable[..., Path], *arguments: Any, needs: Needs) -> Path: ...
+
+
+def here(work: Callable[..., Path], *arguments: Any, needs: Needs) -> Path:
+    """Runs a stage in this process."""
+    return work(*arguments, lambda doing, share: None)
+
+
+def run(
+    recipe: Recipe,
+    parent: Path,
+    *,
+    machine: Machine,
+    store: Path,
+    out: Path,
+    call: Call = here,
+    step_bytes: int = 0,
+) -> Path:
+    """The artefact's folder, `out`/name: a checkpoint that vLLM loads as it is, with report and reference.
+
+    `parent`: the source's checkpoint; `store`: where finished stages lie; `step_bytes`: memory that a step needs.
+    Raises AlreadyQuantized, Unsupported, NoChange, LostHead, GateFailed, EngineFailed, TextTooShort, FileError.
+    """
+    rounded_before = source.rounding(parent)
+    said = stages.texts(recipe, stages.tokenizer(parent))
+    parent_hash = kept.checkpoint_hash(parent)
+    small, engine = Needs(memory_bytes=step_bytes), Needs(memory_bytes=step_bytes)
+    places = _steps(recipe, parent, parent_hash, said, store, call, small)
+    last, weights_hash = places[-1], steps.done(places[-1]).weights_hash
+    names = stages.names(recipe, said, parent_hash, weights_hash, machine)
+    at = {stage: store / name for stage, name in names.items()}
+    call(stages.read, parent, None, said, at["read_parent"], needs=small)
+    call(stages.serve, last, recipe, said, at["serve"], needs=engine)
+    passed = _gate(recipe, last, at)
+    call(stages.read, last, at["read_parent"], said, at["read"], needs=small)
+    call(stages.serve, parent, recipe, said, at["serve_parent"], needs=engine)
+    call(stages.race, parent, last, recipe, at["race"], needs=Needs(memory_bytes=2 * step_bytes, alone=True))
+    found = assemble.report(
+        recipe,
+        parent=parent,
+        parent_hash=parent_hash,
+        rounded_before=rounded_before,
+        said=said,
+        places=places,
+        gate=passed,
+        at=at,
+        machine=machine,
+    )
+    return place(found, last, said, at["serve"], out)
+
+
+def _steps(
+    recipe: Recipe, parent: Path, parent_hash: str, said: Texts, store: Path, call: Call, needs: Needs
+) -> list[Path]:
+    places: list[Path] = []
+    before, name = parent, parent_hash
+    for step in recipe.steps:
+        name = steps.result_name(name, step, said.calibration, recipe.seed, said.gate)
+        before = call(steps.carry_out, before, step, recipe, store / name, needs=needs)
+        places.append(before)
+    return places
+
+
+def _gate(recipe: Recipe, last: Path, at: dict[str, Path]) -> Any:
+    return gate.judge(
+        Scores.load(at["serve"] / stages.GATE),
+        Scores.load(last / steps.GATE_FILE),
+        Scores.load(at["read_parent"] / stages.GATE),
+        dtype=stages.engine_dtype(at["serve"]),
+        rounded=recipe.rounds_activations,
+    )
+
+
+def place(found: Report, last: Path, said: Texts, served: Path, out: Path) -> Path:
+    """Puts the artefact under its name: all of it, or what was there before stays."""
+    target = out / found.name
+    out.mkdir(parents=True, exist_ok=True)
+    partial, old = out / f".{found.name}.partial", out / f".{found.name}.old"
+    for folder in (partial, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir()
+    for path in last.iterdir():
+        if path.name not in (steps.FILE, steps.GATE_FILE):
+            _link(path, partial / path.name)
+    assemble.reference(said.gate, Scores.load(last / steps.GATE_FILE), served, partial)
+    (partial / FILE).write_text(found.model_dump_json(indent=1) + "\n")
+    kept.to_disk(partial)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _link(path: Path, target: Path) -> None:
+    """The same bytes under another name; a copy where the file system has no links between the two."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)

@@ -1,0 +1,193 @@
+"""What should be done to which model? The values of recipe.yaml, validated once."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deployments.file_errors import FileError, describe
+from deployments.yaml_text import parse
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+SETTINGS = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DropLayers(BaseModel):
+    """Depth: removes the layers that change their input least (Block Influence, ShortGPT, arXiv 2403.03853)."""
+
+    model_config = SETTINGS
+
+    do: Literal["drop_layers"]
+    layers: Annotated[int, Field(ge=1)]
+    """How many go."""
+
+
+class NarrowFfn(BaseModel):
+    """Width: removes the same number of neurons from every feed-forward network."""
+
+    model_config = SETTINGS
+
+    do: Literal["narrow_ffn"]
+    share: Share
+    """Part of the neurons that goes, before rounding to `multiple`."""
+    by: Literal["activation", "magnitude", "random"] = "activation"
+    """activation: norm on calibration text times output weights; magnitude: weights alone."""
+    repair: bool = True
+    """Fit the output weights of the rest to what all gave, by least squares."""
+    multiple: Annotated[int, Field(ge=1)] = 64
+    """The width that is left divides by this, and so by tensor parallelism and quantization groups."""
+
+
+class NarrowAttention(BaseModel):
+    """Width: removes key-value heads, each with the query heads that read it, from every layer."""
+
+    model_config = SETTINGS
+
+    do: Literal["narrow_attention"]
+    kv_heads: Annotated[int, Field(ge=1)]
+    """How many go."""
+    repair: bool = True
+    """Fit the output weights of the rest to what all gave, by least squares."""
+
+
+class Mask(BaseModel):
+    """Sets weights to zero. No serving gain: vLLM stores and multiplies the zeros."""
+
+    model_config = SETTINGS
+
+    do: Literal["mask"]
+    by: Literal["magnitude", "wanda", "sparsegpt"]
+    sparsity: Share = 0.5
+    """Part of the weights of the layers' linear maps that becomes zero."""
+    pattern: Literal["unstructured", "2:4"] = "unstructured"
+    """2:4: two of each four neighbours (sparsity is 0.5 then)."""
+    rounds: Annotated[int, Field(ge=1)] = 1
+    """magnitude only: sparsity rises along a cubic over so many rounds (arXiv 1710.01878)."""
+    recovery_steps: Annotated[int, Field(ge=0)] = 0
+    """magnitude only: training steps after each round, on calibration text, the mask held."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.pattern == "2:4" and self.sparsity != 0.5:
+            raise ValueError(f"sparsity must be 0.5 with pattern 2:4, got {self.sparsity}")
+        if self.by != "magnitude" and (self.rounds > 1 or self.recovery_steps):
+            raise ValueError(f"rounds and recovery_steps go with magnitude, not with {self.by}")
+        return self
+
+
+class Quantize(BaseModel):
+    """Fewer bits for the weights (and activations) of the layers' linear maps, by llm-compressor."""
+
+    model_config = SETTINGS
+
+    do: Literal["quantize"]
+    scheme: Literal["w8a8", "w4a16", "w4a16_asym", "fp8"]
+    """w8a8: int8 weights by channel, activations by token; w4a16: 4-bit weights; fp8: 8-bit floats, both."""
+    by: Literal["rtn", "gptq", "awq"] = "rtn"
+    """How weights are rounded: to the nearest, or by calibration text."""
+    group: Annotated[int, Field(ge=1)] | Literal["auto", "channel"] = "auto"
+    """4-bit only: weights that share a scale. auto: the largest of 128, 64 and 32 that divides."""
+    smooth: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """SmoothQuant's strength before it; 0: none."""
+    kv_cache: Literal["auto", "fp8"] = "auto"
+    """fp8: calibrated scales for an 8-bit key-value cache."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.scheme == "fp8" and self.by != "rtn":
+            raise ValueError(f"fp8 is rounded to the nearest (by: rtn), got by: {self.by}")
+        if self.by == "awq" and not self.scheme.startswith("w4"):
+            raise ValueError(f"awq is for 4-bit weights, got scheme {self.scheme}")
+        if self.group != "auto" and not self.scheme.startswith("w4"):
+            raise ValueError(f"group is for 4-bit weights, got scheme {self.scheme}")
+        return self
+
+
+Step = Annotated[DropLayers | NarrowFfn | NarrowAttention | Mask | Quantize, Field(discriminator="do")]
+
+
+class Slice(BaseModel):
+    """A piece of text, cut into blocks of tokens."""
+
+    model_config = SETTINGS
+
+    text: str = "topics"
+    """`topics`: Python's own documentation; or a file, in which empty lines part documents."""
+    blocks: Annotated[int, Field(ge=1)] = 12
+    tokens: Annotated[int, Field(ge=8)] = 512
+    """Tokens of each block."""
+
+
+class Speed(BaseModel):
+    """How speed is measured in vLLM, artefact and parent in turns."""
+
+    model_config = SETTINGS
+
+    rounds: Annotated[int, Field(ge=5)] = 8
+    """Each is one measurement of both. Intervals of fewer than five would promise too much."""
+    batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8)
+    """Requests at once."""
+    prompt_tokens: Annotated[int, Field(ge=8)] = 256
+    """Of each prompt, when prefill is measured."""
+    output_tokens: Annotated[int, Field(ge=8)] = 48
+    """Of each answer, when decode is measured."""
+
+
+class Recipe(BaseModel):
+    """A model and the steps that make it smaller, in order."""
+
+    model_config = SETTINGS
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
+    """What the artefact is called: letters, digits, `.`, `_` and `-`."""
+    source: Annotated[str, Field(min_length=1)]
+    """A fetched name (`smollm2`, `tiny`), a folder, or a hub id."""
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    calibration: Slice = Slice()
+    evaluation: Slice = Slice(blocks=8)
+    """Text is split by a hash of each document: the two never share one."""
+    tasks: tuple[str, ...] = ("continuation",)
+    """`continuation`: the true next words among four, from the evaluation text; or lm-eval task files (YAML)."""
+    speed: Speed = Speed()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _quantized_last(self) -> Self:
+        for step in self.steps[:-1]:
+            if isinstance(step, Quantize):
+                raise ValueError("quantize must be the last step: what is quantized can't be cut or trained")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over everything that decides what the steps do; the name does not."""
+        return hashlib.sha256(self.model_dump_json(exclude={"name"}).encode()).hexdigest()
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether activations or the key-value cache lose bits too: kernels may then round otherwise."""
+        return any(
+            isinstance(step, Quantize) and (step.scheme in ("w8a8", "fp8") or step.kv_cache == "fp8")
+            for step in self.steps
+        )
+
+
+def read(path: Path) -> Recipe:
+    """A recipe file's values. Raises FileError."""
+    try:
+        return validate(parse(path.read_text()))
+    except OSError as error:
+        raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path}: is not text in UTF-8") from None
+    except FileError as error:
+        raise FileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+
+
+def validate(values: object) -> Recipe:
+    """Checks values as a recipe file would hold them. Raises FileError, one line for each wrong field."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise FileError("\n".join(describe(item, Recipe) for item in error.errors())) from None
