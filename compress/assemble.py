@@ -87,7 +87,6 @@ def _labels(recipe: Recipe, rounded_before: str | None, speeds: tuple[values.Spe
 
 def _size(parent: shape.Shape, artefact: shape.Shape) -> values.Size:
     before, after = parent.bytes_by_part, artefact.bytes_by_part
-    parts = [part for part in shape.PARTS if before.get(part) or after.get(part)]
     return values.Size(
         parent_bytes=parent.bytes,
         bytes=artefact.bytes,
@@ -96,7 +95,9 @@ def _size(parent: shape.Shape, artefact: shape.Shape) -> values.Size:
         parent_kv_bytes_per_token=parent.kv_bytes_per_token,
         kv_bytes_per_token=artefact.kv_bytes_per_token,
         parts=tuple(
-            values.Part(part=part, parent_bytes=before.get(part, 0), bytes=after.get(part, 0)) for part in parts
+            values.Part(part=part, parent_bytes=before.get(part, 0), bytes=after.get(part, 0))
+            for part in shape.PARTS
+            if part in before or part in after
         ),
     )
 

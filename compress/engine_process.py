@@ -32,7 +32,7 @@ class EngineProcess:
 
     def scores(self, rows: Sequence[Sequence[int]]) -> Scores:
         """What the engine says of rows of equal length, from prefills."""
-        answers = self._ask(_likeliest, [list(row) for row in rows])
+        answers = self._ask(_likeliest, [list(row) for row in rows], LIKELIEST)
         nats, ids, logprobs = zip(*answers, strict=True)
         return Scores(
             nats=np.array(nats, dtype=np.float32),
@@ -42,7 +42,7 @@ class EngineProcess:
 
     def loglikelihood(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
         """For (context ids, continuation ids): ln p of the continuation, and whether greedy decoding gives it."""
-        answers = self._ask(_likeliest, [context + continuation for context, continuation in pairs])
+        answers = self._ask(_likeliest, [context + continuation for context, continuation in pairs], 1)
         found = []
         for (_, continuation), (nats, likeliest, _) in zip(pairs, answers, strict=True):
             places = range(len(nats) - len(continuation), len(nats))
@@ -122,15 +122,17 @@ async def _answer(connection: Connection, model: Model, folder: Path) -> None:
         engine.shutdown()
 
 
-async def _likeliest(engine: VllmEngine, rows: list[list[int]]) -> list[tuple[list[float], list[Any], list[Any]]]:
-    return await asyncio.gather(*(_likeliest_of(engine, row) for row in rows))
+async def _likeliest(
+    engine: VllmEngine, rows: list[list[int]], count: int
+) -> list[tuple[list[float], list[Any], list[Any]]]:
+    return await asyncio.gather(*(_likeliest_of(engine, row, count) for row in rows))
 
 
-async def _likeliest_of(engine: VllmEngine, row: list[int]) -> tuple[list[float], list[Any], list[Any]]:
-    """For each token but the first: -ln p, the ids of the likeliest tokens, and their ln p."""
+async def _likeliest_of(engine: VllmEngine, row: list[int], count: int) -> tuple[list[float], list[Any], list[Any]]:
+    """For each token but the first: -ln p, the ids of the `count` likeliest tokens, and their ln p."""
     nats, ids, logprobs = [], [], []
-    for token, place in zip(row[1:], await engine.likeliest(row, LIKELIEST), strict=True):
-        ranked = sorted(place.items(), key=lambda item: -item[1])[:LIKELIEST]
+    for token, place in zip(row[1:], await engine.likeliest(row, count), strict=True):
+        ranked = sorted(place.items(), key=lambda item: -item[1])[:count]
         nats.append(-place[token])
         ids.append([token for token, _ in ranked])
         logprobs.append([logprob for _, logprob in ranked])

@@ -57,7 +57,7 @@ def run(
     said = stages.texts(recipe, stages.tokenizer(parent))
     parent_hash = kept.checkpoint_hash(parent)
     small, engine = Needs(memory_bytes=step_bytes), Needs(memory_bytes=step_bytes)
-    places = _steps(recipe, parent, parent_hash, said, store, call, small)
+    places = carry_out(recipe, parent, parent_hash, said, store, call, small)
     last, weights_hash = places[-1], steps.done(places[-1]).weights_hash
     names = stages.names(recipe, said, parent_hash, weights_hash, machine)
     at = {stage: store / name for stage, name in names.items()}
@@ -81,9 +81,10 @@ def run(
     return place(found, last, said, at["serve"], out)
 
 
-def _steps(
+def carry_out(
     recipe: Recipe, parent: Path, parent_hash: str, said: Texts, store: Path, call: Call, needs: Needs
 ) -> list[Path]:
+    """The results of all steps, in order; those that are there already are taken."""
     places: list[Path] = []
     before, name = parent, parent_hash
     for step in recipe.steps:

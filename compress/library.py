@@ -1,6 +1,6 @@
 """How is llm-compressor run on a model and our text? The one place that knows its entry point.
 
-Written against llm-compressor 0.12.0.1, whose own logger, bars and working folder are kept out of the way.
+Written against llm-compressor 0.12.0.1, whose own logger is kept quiet.
 """
 
 import os
@@ -20,13 +20,12 @@ PASSES = 2
 
 def oneshot(model: Any, modifiers: list[Any], text: Blocks, report: Report) -> None:
     """Applies modifiers to the model in place, layer after layer on the text where they need it."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
     from llmcompressor import oneshot as run
     from loguru import logger
 
-    # Not by its own variable: a modifier then fails, since the level that it logs with is not known.
+    # Read when it runs. Set before the import it would keep a level unknown that modifiers log with.
+    os.environ.setdefault("LLM_COMPRESSOR_LOG_DISABLED", "true")
     logger.disable("compressed_tensors")
-    logger.disable("llmcompressor")
     rows = [{"input_ids": torch.tensor(row), "attention_mask": torch.ones(len(row)).long()} for row in text.rows]
     loader: Any = DataLoader(rows, batch_size=1)  # pyright: ignore[reportArgumentType]
     processor: Any = NoProcessor()

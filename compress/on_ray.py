@@ -45,7 +45,7 @@ def as_tasks(progress: Path) -> Call:
             raise error.cause from None
         except WorkerCrashedError:
             raise StageKilled(
-                f"{work.__name__}: its process was ended from outside; is there enough memory? What was finished is kept"
+                f"{work.__name__}: its process was ended from outside; is there enough memory? What is finished is kept"
             ) from None
 
     return call

@@ -81,6 +81,12 @@ def fronts(found: Sequence[Candidate]) -> list[Front]:
     return [Front(batch=None, members=tuple(found), across=sizes), *by_speed]
 
 
+def beaten_in(candidate: Candidate, shown: Sequence[Front]) -> list[str]:
+    """Titles of the fronts in which another one dominates the candidate."""
+    places = [(front.title, *place) for front in shown for place in zip(front.members, front.beaten, strict=True)]
+    return [title for title, member, lost in places if member is candidate and lost]
+
+
 def unlike(report: Report, other: Report) -> str | None:
     """Why another report's perplexity can't be set beside this one's; None: it can."""
     quality = leading_quality(report)

@@ -25,7 +25,7 @@ def number(value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if not math.isfinite(value):
-        return "unknown" if math.isnan(value) else "infinite"
+        return "unknown" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if value and abs(value) < 1e-5:
         return f"{value:.1e}"
     return _rounded(value, _significant(value))
@@ -112,7 +112,9 @@ def _telling_places(interval: Interval, neutral: float, least: int) -> int:
 
 
 def _significant(value: float, digits: int = 3) -> int:
-    return digits - 1 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    if not value or not math.isfinite(value):
+        return 0
+    return digits - 1 - int(f"{value:.{digits - 1}e}".partition("e")[2])  # the exponent after rounding: 9.996 is 10.0
 
 
 def _rounded(value: float, places: int) -> str:

@@ -1,8 +1,6 @@
 """How does a person read an artefact's report? As one HTML file that asks nothing of any other."""
 
-import json
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,12 @@ from markupsafe import Markup
 
 from compress.report import Report, Speed
 from headrace import report_numbers, report_plots, report_words
-from headrace.pareto import candidates, fronts, unlike
+from headrace.pareto import beaten_in, candidates, fronts, unlike
+from headrace.report_findings import curves, findings, shortened, title
 from headrace.report_fronts import front as drawn_front
 
 TEMPLATE = "report.html.j2"
-CURVES = {"recovery_losses": "loss, nats per token"}
-"""What lists in a step's findings are called where they are drawn; others go by their own names."""
 NO_BREAK = "\u00a0"
-DRAWN = ("block_influence", "dropped")
 READINGS = {
     ("tokens/s", "better"): "faster",
     ("tokens/s", "worse"): "slower",
@@ -51,45 +47,12 @@ def page(report: Report, others: Sequence[Report] = ()) -> str:
     )
 
 
-def findings(found: dict[str, Any]) -> dict[str, str]:
-    """What a step measured, in words, without what is drawn."""
-    lists = curves(found)
-    told = {key: value for key, value in found.items() if key not in lists and key != "block_influence"}
-    return {key.replace("_", " "): shortened(value) for key, value in told.items()}
-
-
-def curves(found: dict[str, Any]) -> dict[str, list[float]]:
-    """The lists of numbers among a step's findings that are long enough to be drawn as a line."""
-    lists = {key: value for key, value in found.items() if isinstance(value, list | tuple) and key not in DRAWN}
-    return {key: list(value) for key, value in lists.items() if len(value) > 2 and all(map(_is_number, value))}
-
-
-def shortened(value: object) -> str:
-    """A value from a recipe, a step's findings or a machine's facts on one line."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return report_numbers.number(value)
-        case str():
-            return value
-        case [before, after] if _is_number(before) and _is_number(after):
-            return f"{shortened(before)} → {shortened(after)}"
-        case [*items] if not any(isinstance(item, list | dict) for item in items):
-            return ", ".join(map(shortened, items)) or "none"
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
 def _step(number: int, found: dict[str, Any]) -> dict[str, Any]:
     drawn: list[Markup] = []
     if influence := found.get("block_influence"):
         drawn.append(report_plots.influence(number, influence, found.get("dropped", ())))
     for index, (name, values) in enumerate(curves(found).items(), start=1):
-        drawn.append(report_plots.curve(f"curve-{number}-{index}", CURVES.get(name, name.replace("_", " ")), values))
+        drawn.append(report_plots.curve(f"curve-{number}-{index}", title(name), values))
     return {"found": findings(found), "plots": drawn}
 
 
@@ -98,14 +61,9 @@ def _comparison(report: Report, others: Sequence[Report]) -> dict[str, Any]:
     found = candidates(report, others)
     decode = {speed.batch: speed.parent.value for speed in report.speed if speed.what == "decode"}
     shown = fronts(found)
-    beaten = {one: [] for one in range(len(found))}
-    for front in shown:
-        for one, lost in zip(front.members, front.beaten, strict=True):
-            if lost:
-                beaten[found.index(one)].append(front.title)
     return {
         "front_plots": [drawn_front(front, decode.get(front.batch or 0, 0.0)) for front in shown],
-        "candidates": [(one, beaten[index]) for index, one in enumerate(found)],
+        "candidates": [(one, beaten_in(one, shown)) for one in found],
         "batches": list(found[0].decode) if found else [],
         "left_out": [(other.name, reason) for other in others if (reason := unlike(report, other))],
     }
@@ -119,7 +77,3 @@ def _reading(speed: Speed) -> str:
 def _whole(text: str) -> str:
     """No line ends inside an interval."""
     return text.replace(" to ", f"{NO_BREAK}to{NO_BREAK}").replace(" %", f"{NO_BREAK}%")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,5 +1,6 @@
 """How does a command get a Ray of its own for its tasks, and end it without leaving anything?"""
 
+import logging
 import os
 import random
 import secrets
@@ -60,7 +61,7 @@ def _connect(port: int, token: Path, keeper: subprocess.Popen[bytes], folder: Pa
         address=f"127.0.0.1:{port}",
         _node_ip_address="127.0.0.1",
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         namespace="headrace",
     )
 

@@ -75,7 +75,8 @@ def install(variant: str) -> None:
     groups = [argument for group in ("test", "check", "fetch") for argument in ("--group", group)]
     # Compiling all 24,000 modules doubles the time; those that are used compile when they are first imported.
     constrained = ("install", "--no-compile", "--constraint", str(CONSTRAINTS), *extra_index)
-    pip(*constrained, "--editable", f".[{variant}]", *groups)
+    pip(*constrained, "--editable", f".[{variant},compress]", *groups)
+    pip("install", "--no-compile", "--no-deps", *settings()["tool"]["headrace"]["without_dependencies"])
     remove_broken_packages()
     say("checking that the engine can be imported")
     check_engine(variant)
@@ -137,12 +138,17 @@ def loads(library: str) -> bool:
 
 def stamp(variant: str) -> dict[str, str]:
     """What decides the content of the environment."""
-    import tomllib  # absent from the Pythons that only look for a newer one
-
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    parts = [settings["build-system"], settings["project"], settings["dependency-groups"]]
+    given = settings()
+    parts = [given["build-system"], given["project"], given["dependency-groups"], given["tool"]["headrace"]]
     digest = hashlib.sha256(json.dumps(parts).encode() + CONSTRAINTS.read_bytes()).hexdigest()
     return {"inputs": digest, "python": sys.version, "variant": variant, "folder": str(ROOT)}
+
+
+def settings() -> dict:
+    """What pyproject.toml says."""
+    import tomllib  # absent from the Pythons that only look for a newer one
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def is_whole_venv() -> bool:

@@ -19,6 +19,9 @@ CHOSEN = (
     "transformers==5.10.4",
     "compressed-tensors==0.17.0",
     "accelerate==1.14.0",
+    "datasets==5.0.1",
+    "pyarrow<=24",
+    "lm-eval==0.4.13",
     "pip",
 )
 # On GPUs torch demands its own versions of these, which the CPU variant's solution does not know.
@@ -42,7 +45,7 @@ def resolve() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        command += ["--report", str(report), ".[cpu,gpu]", *CHOSEN]
+        command += ["--report", str(report), ".[cpu,gpu,compress]", *CHOSEN]
         command += [argument for group in groups for argument in ("--group", group)]
         subprocess.run(command, cwd=ROOT, check=True)
         return json.loads(report.read_text())

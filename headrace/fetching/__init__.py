@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.fetching import cache, checkpoint
 from headrace.fetching.cache import FetchError, cache_folder, verify
 from headrace.fetching.progress import Progress, Step, say_nothing, shown_on
+from headrace.folders import artefacts_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,7 @@ MADE_HERE = ("smollm2", "tiny")
 
 
 def resolve(source: str, *, progress: Progress = say_nothing) -> Path:
-    """The local checkpoint of `smollm2`, `tiny`, a folder or a hub id; fetched or made if it isn't there.
+    """The local checkpoint of `smollm2`, `tiny`, a folder, an artefact or a hub id; fetched or made if need be.
 
     What is in the cache is trusted by file sizes, in milliseconds. Raises FetchError.
     """
@@ -44,6 +45,9 @@ def _bring(source: str, progress: Progress, sound: Callable[[Path], bool]) -> Pa
         if (folder := Path(source).expanduser()).is_dir():
             checkpoint.check(folder)
             return folder.absolute()
+        if _is_name(source) and (folder := artefacts_folder() / source).is_dir():
+            checkpoint.check(folder)
+            return folder
         from headrace.fetching import hub
 
         if not hub.is_hub_id(source):
@@ -56,6 +60,10 @@ def _bring(source: str, progress: Progress, sound: Callable[[Path], bool]) -> Pa
         )
     except OSError as error:
         raise FetchError(f"{source}: {error.strerror or error}: {error.filename}") from error
+
+
+def _is_name(source: str) -> bool:
+    return source == Path(source).name
 
 
 def _build_here(name: str, folder: Path, progress: Progress) -> None:
@@ -90,5 +98,6 @@ def _unknown(source: str) -> FetchError:
     near = get_close_matches(source, MADE_HERE, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return FetchError(
-        f"{source!r} is no known model ({', '.join(MADE_HERE)}), no folder and no hub id (owner/name){hint}"
+        f"{source!r} is no known model ({', '.join(MADE_HERE)}), no folder, no artefact and no hub id "
+        f"(owner/name){hint}"
     )

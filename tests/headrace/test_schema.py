@@ -1,17 +1,37 @@
 """What editors and newcomers are given is what the code accepts."""
 
+import json
 from pathlib import Path
+
+import jsonschema
+import pytest
 
 from deployments.fleet import Fleet, load
 from headrace.init import EXAMPLE
-from headrace.schema import schema
+from headrace.schema import schema, write
+from tests.headrace.report_samples import w8a8
 
 ROOT = Path(__file__).parents[2]
+ANEW = "python -c 'from pathlib import Path; from headrace.schema import write; write(Path(\"docs\"))'"
 
 
-def test_the_exported_schema_is_current() -> None:
-    exported = (ROOT / "docs" / "fleet.schema.json").read_text()
-    assert exported == f"{schema()}\n", "run: headrace schema > docs/fleet.schema.json"
+@pytest.mark.parametrize("name", ["fleet.schema.json", "recipe.schema.json", "report.schema.json"])
+def test_the_exported_schemas_are_current(name: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    assert (ROOT / "docs" / name).read_text() == (tmp_path / name).read_text(), f"run: {ANEW}"
+
+
+def test_what_the_command_prints_is_the_fleets_schema() -> None:
+    assert (ROOT / "docs" / "fleet.schema.json").read_text() == f"{schema()}\n"
+
+
+def test_a_schema_accepts_what_its_model_accepts_and_refuses_unknown_fields() -> None:
+    recipe, report = (jsonschema.Draft202012Validator(json.loads(schema(what))) for what in ("recipe", "report"))
+    sample = json.loads(w8a8().model_dump_json())
+    assert report.is_valid(sample)
+    assert recipe.is_valid(sample["recipe"])
+    assert not report.is_valid(sample | {"colour": "blue"})
+    assert not recipe.is_valid(sample["recipe"] | {"steps": [{"do": "paint"}]})
 
 
 def test_the_example_is_what_init_writes_and_it_loads() -> None:

@@ -1,0 +1,70 @@
+"""What does each recipe of examples/recipes lose? Perplexity, KL and agreement in transformers, beside the parent.
+
+`python -m benchmarks.compression_quality --output FILE`; results of steps are kept where `headrace compress` keeps
+them. AWQ takes some ten minutes, all of it about an hour on one core.
+"""
+
+import argparse
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine_facts import machine_facts, versions
+from cluster.inventory import machine
+from compress import flow, kept, shape, stages, statistics, steps
+from compress.recipe import Recipe, read
+from compress.scores import Scores, agreement
+from headrace.fetching import cache_folder, resolve
+
+RECIPES = Path(__file__).resolve().parent.parent / "examples" / "recipes"
+
+
+def main() -> None:
+    """Measures every recipe and writes after each what is known by then."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--output", type=Path, required=True)
+    options.add_argument("names", nargs="*", help="files of examples/recipes, without .yaml; default: all")
+    given = options.parse_args()
+    facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
+    facts |= {"versions": versions() | steps.versions()}
+    rows = json.loads(given.output.read_text())["rows"] if given.output.exists() else {}
+    for name in given.names or sorted(path.stem for path in RECIPES.glob("*.yaml")):
+        started_s = time.perf_counter()
+        rows[name] = measure(read(RECIPES / f"{name}.yaml"))
+        print(f"{name}: ratio {rows[name]['ratio']['value']:.3f}, {time.perf_counter() - started_s:.0f} s", flush=True)
+        given.output.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+
+
+def measure(recipe: Recipe) -> dict[str, Any]:
+    """One recipe's figures, each with its 95 % interval over blocks."""
+    parent, store = resolve(recipe.source), cache_folder() / "compress"
+    said = stages.texts(recipe, stages.tokenizer(parent))
+    parent_hash = kept.checkpoint_hash(parent)
+    places = flow.carry_out(recipe, parent, parent_hash, said, store, flow.here, flow.Needs(memory_bytes=0))
+    done = [steps.done(place) for place in places]
+    names = stages.names(recipe, said, parent_hash, done[-1].weights_hash, machine())
+    before, after = store / names["read_parent"], store / names["read"]
+    flow.here(stages.read, parent, None, said, before, needs=flow.Needs(memory_bytes=0))
+    flow.here(stages.read, places[-1], before, said, after, needs=flow.Needs(memory_bytes=0))
+    one, other = Scores.load(before / stages.EVALUATION), Scores.load(after / stages.EVALUATION)
+    figures = {
+        "parent_perplexity": statistics.perplexity(one.nats),
+        "perplexity": statistics.perplexity(other.nats),
+        "ratio": statistics.perplexity_ratio(artefact=other.nats, parent=one.nats),
+        "kl": statistics.block_mean(np.load(after / stages.KL)),
+        "top1": statistics.block_mean(agreement(one, other)),
+    }
+    return {name: interval.model_dump() for name, interval in figures.items()} | {
+        "bytes": shape.read(places[-1]).bytes,
+        "step_seconds": [step.seconds for step in done],
+        "weights_hash": done[-1].weights_hash,
+        "evaluation_hash": said.evaluation.hash,
+    }
+
+
+if __name__ == "__main__":
+    main()
