@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.layers import Report, Unsupported, stack, walk
+from compress.layers import Report, Unsupported, shapes, stack, walk
 from compress.recipe import DropLayers
 from compress.text import Blocks
+
+PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
+"""Lists in configs of transformers 5 that say something of each layer."""
 
 
 def drop_layers(model: Any, step: DropLayers, text: Blocks, report: Report) -> dict[str, Any]:
@@ -20,6 +23,8 @@ def drop_layers(model: Any, step: DropLayers, text: Blocks, report: Report) -> d
     influence = block_influence(model, text, report)
     dropped = sorted(sorted(range(len(layers)), key=influence.__getitem__)[: step.layers])
     keep(model, [index for index in range(len(layers)) if index not in dropped])
+    if shapes(model, model.config) != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise Unsupported(f"drop_layers: {type(model).__name__}'s config can't say that {dropped} of its layers went")
     return {"block_influence": influence, "dropped": dropped}
 
 
@@ -46,8 +51,9 @@ def keep(model: Any, indices: list[int]) -> None:
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", number)  # noqa: B010  torch's modules declare no such attribute
     model.config.num_hidden_layers = len(indices)
-    if kinds := getattr(model.config, "layer_types", None):
-        model.config.layer_types = [kinds[index] for index in indices]
+    for name in PER_LAYER:
+        if kinds := getattr(model.config, name, None):
+            setattr(model.config, name, [kinds[index] for index in indices])
 
 
 def _turn(before: list[Tensor], after: list[Tensor]) -> float:

@@ -115,7 +115,8 @@ def place(found: Report, last: Path, said: Texts, served: Path, out: Path) -> Pa
     for path in last.iterdir():
         if path.name not in (steps.FILE, steps.GATE_FILE):
             _link(path, partial / path.name)
-    assemble.reference(said.gate, Scores.load(last / steps.GATE_FILE), served, partial)
+    engine = Scores.load(served / stages.GATE)
+    assemble.reference(said.gate, Scores.load(last / steps.GATE_FILE), engine, stages.engine_dtype(served), partial)
     (partial / FILE).write_text(found.model_dump_json(indent=1) + "\n")
     kept.to_disk(partial)
     if target.exists():

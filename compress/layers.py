@@ -74,6 +74,13 @@ def stack(model: Any) -> nn.ModuleList:
     return found
 
 
+def shapes(model: Any, config: Any) -> dict[str, torch.Size]:
+    """Of every weight that the model's architecture has with a config; none of them is made."""
+    with torch.device("meta"):
+        made = type(model)(config)
+    return {name: tensor.shape for name, tensor in made.state_dict().items()}
+
+
 def part(layer: nn.Module, path: str, step: str) -> nn.Linear:
     """One of a layer's linear maps. Raises Unsupported."""
     found: Any = layer

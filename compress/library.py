@@ -25,7 +25,8 @@ def oneshot(model: Any, modifiers: list[Any], text: Blocks, report: Report) -> N
 
     # Read when it runs. Set before the import it would keep a level unknown that modifiers log with.
     os.environ.setdefault("LLM_COMPRESSOR_LOG_DISABLED", "true")
-    logger.disable("compressed_tensors")
+    for library in ("llmcompressor", "compressed_tensors"):
+        logger.disable(library)
     rows = [{"input_ids": torch.tensor(row), "attention_mask": torch.ones(len(row)).long()} for row in text.rows]
     loader: Any = DataLoader(rows, batch_size=1)  # pyright: ignore[reportArgumentType]
     processor: Any = NoProcessor()

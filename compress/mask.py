@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.layers import Report, stack
+from compress.layers import Report, Unsupported, stack
 from compress.library import oneshot
 from compress.recipe import Mask
 from compress.text import Blocks
@@ -18,18 +18,20 @@ ROWS = 2
 
 def mask(model: Any, step: Mask, text: Blocks, seed: int, report: Report) -> dict[str, Any]:
     """Zeroes weights of the layers' linear maps; returns the sparsity that came out, and the recovery's losses."""
-    losses: list[float] = []
+    maps, losses = linear_maps(model), list[float]()
     if step.by == "magnitude":
         losses = _by_magnitude(model, step, text, seed, report)
     else:
         oneshot(model, _modifiers(step), text, report)
-    maps = linear_maps(model)
     zeros = sum(int((linear.weight == 0).sum()) for linear in maps)
     return {"sparsity": zeros / sum(linear.weight.numel() for linear in maps), "recovery_losses": losses}
 
 
 def linear_maps(model: Any) -> list[nn.Linear]:
-    """Every linear map inside the layers: not the embedding, not the head."""
+    """Every linear map inside the layers: not the embedding, not the head. Raises Unsupported."""
+    for name, weight in stack(model).named_parameters():
+        if weight.dim() == 3 and "conv" not in name:
+            raise Unsupported(f"{type(model).__name__} holds its experts together in {name}, not in linear maps")
     return [module for module in stack(model).modules() if isinstance(module, nn.Linear)]
 
 
@@ -51,9 +53,12 @@ def largest(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
 
 
 def _by_magnitude(model: Any, step: Mask, text: Blocks, seed: int, report: Report) -> list[float]:
-    maps, losses, dtype = linear_maps(model), [], model.dtype
+    maps, losses = linear_maps(model), []
+    # Weights alone: a model keeps some of its buffers in float32, as it will when it is loaded again.
+    dtypes = {weight: weight.dtype for weight in model.parameters()}
     if step.recovery_steps:
-        model.float()  # bfloat16 would round the steps away
+        for weight in dtypes:
+            weight.data = weight.data.float()  # bfloat16 would round the steps away
     random = torch.Generator().manual_seed(seed)
     for number in range(1, step.rounds + 1):
         sparsity = ramp(step.sparsity, number, step.rounds)
@@ -61,7 +66,8 @@ def _by_magnitude(model: Any, step: Mask, text: Blocks, seed: int, report: Repor
         _hold(maps, stays)
         losses += _recover(model, maps, stays, step.recovery_steps, text, random)
         report(number / step.rounds)
-    model.to(dtype)
+    for weight, dtype in dtypes.items():
+        weight.data = weight.data.to(dtype)
     return losses
 
 

@@ -143,7 +143,7 @@ class Recipe(BaseModel):
     """What the artefact is called: letters, digits, `.`, `_` and `-`."""
     source: Annotated[str, Field(min_length=1)]
     """A fetched name (`smollm2`, `tiny`), a folder, or a hub id."""
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    steps: tuple[Step, ...]
     calibration: Slice = Slice()
     evaluation: Slice = Slice(blocks=8)
     """Text is split by a hash of each document: the two never share one."""
@@ -153,7 +153,10 @@ class Recipe(BaseModel):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _quantized_last(self) -> Self:
+    def _possible_steps(self) -> Self:
+        # Not by a length: pydantic counts only those that are right, and would complain twice.
+        if not self.steps:
+            raise ValueError("steps must hold at least one step")
         for step in self.steps[:-1]:
             if isinstance(step, Quantize):
                 raise ValueError("quantize must be the last step: what is quantized can't be cut or trained")

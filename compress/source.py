@@ -24,8 +24,8 @@ def rounding(folder: Path) -> str | None:
     if stored is not None:
         method = stored.get("quant_method", "some method") if isinstance(stored, dict) else stored
         raise AlreadyQuantized(f"{folder} is stored quantized ({method}): start from the model it was made of")
-    looked_at = list(_some_maps(folder))
-    if looked_at and all(_most_distinct(rows) <= FOUR_BITS for rows in looked_at):
+    distinct = [most for rows in _some_maps(folder) if (most := _most_distinct(rows))]
+    if distinct and max(distinct) <= FOUR_BITS:
         return f"to 4 bits: no {GROUP} neighbours in a row hold more than {FOUR_BITS} values"
     return None
 
@@ -41,5 +41,7 @@ def _some_maps(folder: Path) -> Iterator[torch.Tensor]:
 
 
 def _most_distinct(rows: torch.Tensor) -> int:
-    ordered = rows.float().unflatten(1, (-1, GROUP)).sort(dim=-1).values
-    return int((ordered.diff(dim=-1) != 0).sum(dim=-1).max()) + 1
+    """Values in a group; 0 where zeros leave too few others, in every group, to tell rounding from pruning."""
+    groups = rows.float().unflatten(1, (-1, GROUP)).flatten(0, 1)
+    telling = groups[(groups != 0).sum(dim=-1) > FOUR_BITS]
+    return int((telling.sort(dim=-1).values.diff(dim=-1) != 0).sum(dim=-1).max()) + 1 if len(telling) else 0

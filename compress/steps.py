@@ -21,7 +21,10 @@ Tell = Callable[[str, float | None], None]
 FILE = "step.json"
 GATE_FILE = "gate.scores"
 """What the compressor computes on the gate's text, before anything is saved."""
-TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "chat_template*")
+TOKENIZER_FILES = (
+    *("tokenizer*", "*.model", "vocab*", "merges.txt"),
+    *("added_tokens.json", "special_tokens_map.json", "chat_template*"),
+)
 EDITION = 1
 """Rises when a step's code changes what it makes: older results then count no more."""
 
@@ -62,7 +65,7 @@ def _build(before: Path, step: Step, recipe: Recipe, partial: Path, tell: Tell) 
     tell("asking the compressed model", None)
     own, _ = scores.score(model, text.gate(tokenizer, recipe.evaluation))
     tell("saving", None)
-    _save(model, before, partial, step)
+    save(model, before, partial, step)
     weights_hash = kept.checkpoint_hash(partial)
     if weights_hash == kept.checkpoint_hash(before):
         raise NoChange(f"{step.do} left every weight as it was")
@@ -112,7 +115,8 @@ def change(model: Any, step: Step, calibration: Blocks, seed: int, report: Repor
             assert_never(step)
 
 
-def _save(model: Any, before: Path, folder: Path, step: Step) -> None:
+def save(model: Any, before: Path, folder: Path, step: Step) -> None:
+    """Writes what a step made of the checkpoint `before`, with that one's tokenizer. Raises LostHead."""
     if isinstance(step, Quantize):
         model.save_pretrained(folder, save_compressed=True)
     else:
@@ -121,15 +125,18 @@ def _save(model: Any, before: Path, folder: Path, step: Step) -> None:
     (folder / "recipe.yaml").unlink(missing_ok=True)
     for pattern in TOKENIZER_FILES:
         for path in before.glob(pattern):
+            if before == folder:
+                continue
             shutil.copyfile(path, folder / path.name)
-    _refuse_lost_head(folder)
+    refuse_lost_head(folder)
 
 
 class LostHead(RuntimeError):
     """A checkpoint whose config promises a head of its own that was not saved: vLLM would load it and say nothing."""
 
 
-def _refuse_lost_head(folder: Path) -> None:
+def refuse_lost_head(folder: Path) -> None:
+    """Raises LostHead."""
     from safetensors import safe_open
 
     if json.loads((folder / "config.json").read_text()).get("tie_word_embeddings", False):

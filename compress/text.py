@@ -36,7 +36,8 @@ def documents(text: str) -> list[str]:
         from pydoc_data.topics import topics
 
         return [topics[name] for name in sorted(topics)]
-    return [part for part in Path(text).expanduser().read_text().split("\n\n") if part.strip()]
+    parts = Path(text).expanduser().read_text().split("\n\n")
+    return [part.strip("\n") for part in parts if part.strip()]
 
 
 def blocks(tokenizer: Any, wanted: Slice, part: Part) -> Blocks:

@@ -1,17 +1,20 @@
 """Which neurons and heads does a model need least, and how do the others take over their work?"""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.forecast import ffn_width
-from compress.layers import Report, Seen, Unsupported, part, walk
+from compress.layers import Report, Seen, Unsupported, part, shapes, walk
 from compress.recipe import NarrowAttention, NarrowFfn
 from compress.text import Blocks
 
 DAMPING = 1e-3
 """Ridge of the least squares, as a share of each kept input's own square: without it rare neurons blow up."""
+TINY = 1e-12
+"""What counts as no input at all, as a share of the strongest one's square."""
 
 
 def narrow_ffn(model: Any, step: NarrowFfn, text: Blocks, seed: int, report: Report) -> dict[str, Any]:
@@ -54,6 +57,9 @@ def narrow_attention(model: Any, step: NarrowAttention, text: Blocks, report: Re
         raise Unsupported(f"narrow_attention: kv_heads must be below the model's {kv_heads}, got {step.kv_heads}")
     head_dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // heads
     left = kv_heads - step.kv_heads
+    after = deepcopy(model.config)
+    after.head_dim, after.num_key_value_heads, after.num_attention_heads = head_dim, left, left * (heads // kv_heads)
+    _refuse_other_widths(model, after)
     for seen in walk(model, text, report):
         _narrow_one(seen, kv_heads, left, heads // kv_heads * head_dim, head_dim, step.repair)
         attention: Any = seen.layer.self_attn
@@ -63,6 +69,24 @@ def narrow_attention(model: Any, step: NarrowAttention, text: Blocks, report: Re
     model.config.head_dim = head_dim
     model.config.num_key_value_heads, model.config.num_attention_heads = left, left * (heads // kv_heads)
     return {"kv_heads": [kv_heads, left], "heads": [heads, left * (heads // kv_heads)]}
+
+
+def _refuse_other_widths(model: Any, after: Any) -> None:
+    """Raises Unsupported where fewer heads would change other weights than q, k, v and o, or those otherwise."""
+    wide, narrow = after.num_attention_heads * after.head_dim, after.num_key_value_heads * after.head_dim
+    rows = {"q_proj": wide, "k_proj": narrow, "v_proj": narrow}
+    made = shapes(model, after)
+    for name, tensor in model.state_dict().items():
+        expected, owner = list(tensor.shape), name.split(".")[-2]
+        if owner in rows:
+            expected[0] = rows[owner]
+        elif owner == "o_proj" and name.endswith("weight"):
+            expected[1] = wide
+        if list(made[name]) != expected:
+            raise Unsupported(
+                f"narrow_attention does not know this architecture: {type(model).__name__}'s {name} would be "
+                f"{list(made[name])} with fewer heads, not {expected}"
+            )
 
 
 def _narrow_one(seen: Seen, kv_heads: int, left: int, group_width: int, head_dim: int, repair: bool) -> None:
@@ -89,7 +113,8 @@ def _keep_inputs(linear: nn.Linear, kept: Tensor, gram: Tensor | None) -> None:
     weight = linear.weight.data[:, kept]
     if gram is not None:
         own = gram[kept][:, kept]
-        own.diagonal().mul_(1 + DAMPING)
+        # The least is for inputs that are always zero: they would leave nothing to divide by.
+        own.diagonal().mul_(1 + DAMPING).clamp_(min=own.diagonal().max() * TINY or 1.0)
         fitted = torch.linalg.solve(own, gram[kept] @ linear.weight.data.double().T).T
         weight = fitted.to(linear.weight.dtype)
     linear.weight = nn.Parameter(weight.contiguous(), requires_grad=False)

@@ -2,10 +2,13 @@
 
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
+
+Location = tuple[int | str, ...]
+"""Pydantic's: names of fields and numbers of items."""
 
 
 class FileError(ValueError):
@@ -14,7 +17,7 @@ class FileError(ValueError):
 
 def describe(error: ErrorDetails, root: type[BaseModel]) -> str:
     """One line for one of pydantic's errors about a value of `root`."""
-    where, given = _path(error["loc"]) or "the file", error["input"]
+    where, given = _path(_followed(error["loc"], root)[0]) or "the file", error["input"]
     if error["type"] == "extra_forbidden":
         return f"{where}: {_unknown(error['loc'], root)}"
     if error["type"] == "missing":
@@ -32,7 +35,7 @@ def nearest(name: str, known: list[str]) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
-def _unknown(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
+def _unknown(location: Location, root: type[BaseModel]) -> str:
     fields = _fields(location[:-1], root)
     known = list(fields)
     return f"unknown field{nearest(str(location[-1]), known)} (allowed: {', '.join(known)})"
@@ -47,27 +50,61 @@ def _allowed(error: ErrorDetails) -> str:
     return rest if subject in ("Input", "String", "Value") else error["msg"]
 
 
-def _meaning(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
+def _meaning(location: Location, root: type[BaseModel]) -> str:
     field = _fields(location[:-1], root).get(str(location[-1]))
     return f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
 
 
-def _fields(location: tuple[int | str, ...], root: type[BaseModel]) -> dict[str, Any]:
+def _fields(location: Location, root: type[BaseModel]) -> dict[str, Any]:
     """The fields of the model that a location leads to; none where it leads to something else."""
-    kind: Any = root
-    for step in location:
-        if isinstance(step, int):
-            kind = next(iter(get_args(kind)), None)
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and step in kind.model_fields:
-            kind = kind.model_fields[step].annotation
-        else:
-            return {}
-        if get_origin(kind) in (Union, UnionType):
-            kind = next((part for part in get_args(kind) if part is not type(None)), None)
+    kind = _followed(location, root)[1]
     return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _followed(location: Location, root: type[BaseModel]) -> tuple[Location, Any]:
+    """A location as the user wrote it, without pydantic's marks for members of unions, and what it leads to."""
+    kind: Any = root
+    written: list[int | str] = []
+    for step in location:
+        if isinstance(step, str) and (meant := _of_union(kind, step)) is not None:
+            kind = meant
+            continue
+        written.append(step)
+        kind = _inside(kind, step)
+    return tuple(written), kind
+
+
+def _inside(kind: Any, step: int | str) -> Any:
+    """What a field or an item of some kind is; None where that isn't known."""
+    if isinstance(step, int):
+        kind = next(iter(get_args(kind)), None)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel) and step in kind.model_fields:
+        kind = kind.model_fields[step].annotation
+    else:
+        return None
+    kinds = _kinds(kind)
+    return kinds[0] if len(kinds) == 1 else kind
+
+
+def _kinds(kind: Any) -> list[Any]:
+    """The kinds of a union, but None; a kind by itself."""
+    if get_origin(kind) is Annotated:
+        return _kinds(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [part for part in get_args(kind) if part is not type(None)]
+    return [kind]
+
+
+def _of_union(kind: Any, tag: str) -> Any:
+    """The model that a tag stands for, in a union whose models each have a field with a literal of its own."""
+    for model in _kinds(kind):
+        literals = [get_args(field.annotation) for field in getattr(model, "model_fields", {}).values()]
+        if len(_kinds(kind)) > 1 and any(tag in values for values in literals):
+            return model
+    return None
+
+
+def _path(location: Location) -> str:
     plain = (f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in location)
     return "".join(plain).removeprefix(".")
 

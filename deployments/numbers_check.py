@@ -42,6 +42,8 @@ class Verdict:
 async def check(engine: Scorer, prompts: list[list[int]], reference: Reference | None) -> Verdict:
     """Compares decode steps with prefill on `prompts`, and prefill with the reference. Raises WrongNumbers."""
     tolerance = TOLERANCE.get(engine.dtype, TOLERANCE["bfloat16"])
+    if reference is not None and reference.tolerance is not None:
+        tolerance = reference.tolerance
     self_distance = await _self_distance(engine, prompts)
     _judge(self_distance, tolerance, engine.dtype, "its decode steps differ from its own prefill")
     reference_distance = None
@@ -85,5 +87,5 @@ def _judge(distance: float, tolerance: float, dtype: str, what: str) -> None:
     if not distance <= tolerance:
         raise WrongNumbers(
             f"numbers check failed: {what} by {distance:.3f} nats per token on average; "
-            f"good {dtype} engines stay under {tolerance}"
+            f"good {dtype} engines stay under {tolerance:g}"
         )

@@ -37,6 +37,8 @@ class Reference(BaseModel):
     made_by: str
     """The trusted implementation, such as `transformers 5.10.4, float32`."""
     prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)]
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Largest mean distance of a good engine, in nats, where rounded activations widen it; None: as by dtype."""
 
 
 def load(folder: Path) -> Reference | None:
@@ -56,5 +58,5 @@ def load(folder: Path) -> Reference | None:
 def save(reference: Reference, folder: Path) -> None:
     """Writes the reference beside a checkpoint, whole or not at all."""
     aside = folder / f".{FILE}.partial"
-    aside.write_text(reference.model_dump_json() + "\n")
+    aside.write_text(reference.model_dump_json(exclude_none=True) + "\n")
     os.replace(aside, folder / FILE)

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from headrace.failure import Failure
+from headrace.schema import What
 
 app = typer.Typer(
     help="Serve large language models on a Ray cluster.\n\n"
@@ -188,12 +189,13 @@ def doctor() -> None:
 
 
 @app.command(hidden=True)
-def schema() -> None:
-    """Print the JSON schema of fleet.yaml, for editors.
+def schema(which: Annotated[What, typer.Argument(help="What the file describes.")] = "fleet") -> None:
+    """Print the JSON schema of fleet.yaml, a recipe or a report.json, for editors.
 
     \b
     headrace schema > fleet.schema.json
+    headrace schema recipe > recipe.schema.json
     """
     from headrace.schema import schema
 
-    print(schema())
+    print(schema(which))

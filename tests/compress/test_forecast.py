@@ -37,7 +37,6 @@ PRUNED = [
 ]
 
 # torch's own modules, when llm-compressor imports them.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 
 
 def carry_out(model: Any, step: Step) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from deployments.fleet import Fleet, load
+from headrace.cli import app
 from headrace.init import EXAMPLE
 from headrace.schema import schema, write
 from tests.headrace.report_samples import w8a8
@@ -21,8 +23,19 @@ def test_the_exported_schemas_are_current(name: str, tmp_path: Path) -> None:
     assert (ROOT / "docs" / name).read_text() == (tmp_path / name).read_text(), f"run: {ANEW}"
 
 
-def test_what_the_command_prints_is_the_fleets_schema() -> None:
-    assert (ROOT / "docs" / "fleet.schema.json").read_text() == f"{schema()}\n"
+@pytest.mark.parametrize(
+    ("words", "name"), [([], "fleet"), (["fleet"], "fleet"), (["recipe"], "recipe"), (["report"], "report")]
+)
+def test_the_command_prints_the_schema_of_a_fleet_unless_told_otherwise(words: list[str], name: str) -> None:
+    printed = CliRunner().invoke(app, ["schema", *words])
+    assert printed.exit_code == 0
+    assert printed.stdout == (ROOT / "docs" / f"{name}.schema.json").read_text()
+
+
+def test_the_command_names_the_schemas_that_there_are() -> None:
+    refused = CliRunner().invoke(app, ["schema", "recipes"])
+    assert refused.exit_code == 2
+    assert "'recipes' is not one of 'fleet', 'recipe', 'report'" in " ".join(refused.output.split())
 
 
 def test_a_schema_accepts_what_its_model_accepts_and_refuses_unknown_fields() -> None:
