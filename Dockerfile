@@ -16,6 +16,7 @@ RUN apt-get update \
 WORKDIR /opt/headrace
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY headrace headrace
+COPY compress compress
 COPY cluster cluster
 COPY deployments deployments
 COPY autoscaling autoscaling

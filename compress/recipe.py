@@ -2,9 +2,17 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from deployments.file_errors import FileError, describe
 from deployments.yaml_text import parse
@@ -93,6 +101,14 @@ class Quantize(BaseModel):
     kv_cache: Literal["auto", "fp8"] = "auto"
     """fp8: calibrated scales for an 8-bit key-value cache."""
 
+    @field_validator("group", mode="wrap")
+    @classmethod
+    def _one_complaint(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(f"should be auto, channel or a whole number from 1 on, got {value!r}") from None
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.scheme == "fp8" and self.by != "rtn":
@@ -143,14 +159,14 @@ class Recipe(BaseModel):
     """What the artefact is called: letters, digits, `.`, `_` and `-`."""
     source: Annotated[str, Field(min_length=1)]
     """A fetched name (`smollm2`, `tiny`), a folder, or a hub id."""
-    steps: tuple[Step, ...]
+    steps: Annotated[tuple[Step, ...], Field(json_schema_extra={"minItems": 1})]
     calibration: Slice = Slice()
     evaluation: Slice = Slice(blocks=8)
     """Text is split by a hash of each document: the two never share one."""
     tasks: tuple[str, ...] = ("continuation",)
     """`continuation`: the true next words among four, from the evaluation text; or lm-eval task files (YAML)."""
     speed: Speed = Speed()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _possible_steps(self) -> Self:

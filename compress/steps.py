@@ -1,5 +1,6 @@
 """What does one step make of a checkpoint? Loads it, changes it, asks it, saves it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ TOKENIZER_FILES = (
     *("tokenizer*", "*.model", "vocab*", "merges.txt"),
     *("added_tokens.json", "special_tokens_map.json", "chat_template*"),
 )
-EDITION = 1
+EDITION = 2
 """Rises when a step's code changes what it makes: older results then count no more."""
 
 
@@ -61,24 +62,35 @@ def _build(before: Path, step: Step, recipe: Recipe, partial: Path, tell: Tell) 
     tell("loading", None)
     model, tokenizer = loaded(before)
     calibration = text.blocks(tokenizer, recipe.calibration, "calibration")
+    weights_before = _weights_hash(model)
     found = change(model, step, calibration, recipe.seed, lambda share: tell(step.do, share))
+    if _weights_hash(model) == weights_before:
+        raise NoChange(f"{step.do} left every weight as it was")
     tell("asking the compressed model", None)
     own, _ = scores.score(model, text.gate(tokenizer, recipe.evaluation))
     tell("saving", None)
     save(model, before, partial, step)
-    weights_hash = kept.checkpoint_hash(partial)
-    if weights_hash == kept.checkpoint_hash(before):
-        raise NoChange(f"{step.do} left every weight as it was")
     own.save(partial / GATE_FILE)
     report = StepDone(
         step=step.model_dump(),
         hash=partial.name.strip(".").removesuffix(".partial"),
-        weights_hash=weights_hash,
+        weights_hash=kept.checkpoint_hash(partial),
         seconds=time.perf_counter() - start_s,
         cpu_seconds=time.process_time() - start_cpu_s,
         found=found,
     )
     (partial / FILE).write_text(report.model_dump_json(indent=1) + "\n")
+
+
+def _weights_hash(model: Any) -> str:
+    """Of the weights in memory: files with the same ones differ by who wrote them."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def loaded(folder: Path) -> tuple[Any, Any]:
@@ -125,8 +137,6 @@ def save(model: Any, before: Path, folder: Path, step: Step) -> None:
     (folder / "recipe.yaml").unlink(missing_ok=True)
     for pattern in TOKENIZER_FILES:
         for path in before.glob(pattern):
-            if before == folder:
-                continue
             shutil.copyfile(path, folder / path.name)
     refuse_lost_head(folder)
 

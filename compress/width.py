@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from compress.forecast import ffn_width
@@ -57,9 +58,7 @@ def narrow_attention(model: Any, step: NarrowAttention, text: Blocks, report: Re
         raise Unsupported(f"narrow_attention: kv_heads must be below the model's {kv_heads}, got {step.kv_heads}")
     head_dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // heads
     left = kv_heads - step.kv_heads
-    after = deepcopy(model.config)
-    after.head_dim, after.num_key_value_heads, after.num_attention_heads = head_dim, left, left * (heads // kv_heads)
-    _refuse_other_widths(model, after)
+    _refuse_other_widths(model, _with_heads(model.config, left, left * (heads // kv_heads), head_dim))
     for seen in walk(model, text, report):
         _narrow_one(seen, kv_heads, left, heads // kv_heads * head_dim, head_dim, step.repair)
         attention: Any = seen.layer.self_attn
@@ -69,6 +68,18 @@ def narrow_attention(model: Any, step: NarrowAttention, text: Blocks, report: Re
     model.config.head_dim = head_dim
     model.config.num_key_value_heads, model.config.num_attention_heads = left, left * (heads // kv_heads)
     return {"kv_heads": [kv_heads, left], "heads": [heads, left * (heads // kv_heads)]}
+
+
+def _with_heads(config: Any, kv_heads: int, heads: int, head_dim: int) -> Any:
+    """A copy of the config. Raises Unsupported where transformers would not read it."""
+    after = deepcopy(config)
+    after.head_dim, after.num_key_value_heads, after.num_attention_heads = head_dim, kv_heads, heads
+    try:
+        after.validate()
+    except StrictDataclassError as error:
+        why = error.__cause__ or error
+        raise Unsupported(f"narrow_attention: kv_heads that leave {heads} heads are not allowed: {why}") from None
+    return after
 
 
 def _refuse_other_widths(model: Any, after: Any) -> None:

@@ -63,8 +63,12 @@ def compress(what: list[str], *, goal: str | None, out: Path, only_look: bool) -
     jobs = _looked_ahead(what, goal, here, steps)
     if only_look:
         return
-    with task_ray(here, steps):
-        failed = _carry_out(jobs, here, out, steps)
+    try:
+        with task_ray(here, steps):
+            failed = _carry_out(jobs, here, out, steps)
+    except KeyboardInterrupt:
+        steps.say("! interrupted: what is finished is kept, the same command goes on from there")
+        raise
     if failed:
         raise Failure("\n".join(failed))
 

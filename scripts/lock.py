@@ -26,6 +26,7 @@ CHOSEN = (
 )
 # On GPUs torch demands its own versions of these, which the CPU variant's solution does not know.
 LEFT_TO_TORCH = ("triton", "nvidia-", "cuda-")
+NOT_OF_TORCH = ("nvidia-ml-py",)
 HEADER = """\
 # Versions that were resolved together, for both variants. Made by `make lock`; do not edit.
 # `torch==2.13.0` also matches the CPU build 2.13.0+cpu (PEP 440: unless named, a local version is ignored).
@@ -53,7 +54,7 @@ def resolve() -> dict:
 
 def wanted(name: str) -> bool:
     """True for what the list should hold."""
-    return name != "headrace" and not name.startswith(LEFT_TO_TORCH)
+    return name in NOT_OF_TORCH or (name != "headrace" and not name.startswith(LEFT_TO_TORCH))
 
 
 def pin(metadata: dict) -> str:

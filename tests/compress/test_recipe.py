@@ -78,3 +78,9 @@ def test_only_schemes_that_round_activations_are_given_more_room_by_the_gate() -
     assert validate(recipe(ROUND)).rounds_activations
     assert not validate(recipe({"do": "quantize", "scheme": "w4a16"})).rounds_activations
     assert validate(recipe({"do": "quantize", "scheme": "w4a16", "kv_cache": "fp8"})).rounds_activations
+
+
+@pytest.mark.parametrize("group", [0, 1.5, "chanel", None])
+def test_a_wrong_group_is_told_once(group: object) -> None:
+    said = complaint(recipe({"do": "quantize", "scheme": "w4a16", "group": group}))
+    assert said == f"steps[0].group: should be auto, channel or a whole number from 1 on, got {group!r}"

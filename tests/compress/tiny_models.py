@@ -8,7 +8,7 @@ from compress.text import Blocks
 VOCABULARY = 64
 
 
-def llama(*, layers: int = 3, tied: bool = True, seed: int = 0) -> LlamaForCausalLM:
+def llama(*, layers: int = 3, tied: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
@@ -24,6 +24,9 @@ def llama(*, layers: int = 3, tied: bool = True, seed: int = 0) -> LlamaForCausa
                 initializer_range=0.2,
             )
         )
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)  # not the buffers: the angles of positions stay exact
+    model.config.dtype = dtype
     model.requires_grad_(False)
     return model.eval()
 

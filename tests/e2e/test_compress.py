@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_recipe_is_said_in_one_line_each(work: Path) -> Non
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
 def test_killed_at_any_moment_it_goes_on_to_the_same_hashes(
-    artefact: Path, tmp_path: Path, record_property: pytest.RecordProperty
+    artefact: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     undisturbed = load(artefact)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
