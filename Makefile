@@ -32,7 +32,7 @@ test: ## install, then every test but the long evidence and those that need a GP
 
 # The models that slow tests need are made while the fast ones run.
 fetch-%:
-	@nice $(BIN)/headrace fetch $*
+	@$(BIN)/headrace fetch $*
 
 check: install ## format, lint, types, import rules, fast tests
 	@start=$$(date +%s); \

@@ -16,7 +16,7 @@ from benchmarks.machine_facts import machine_facts, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
-BENCHMARKS = ("serving_path",)
+BENCHMARKS = ("serving_path", "compression_quality")
 
 
 def main() -> None:

@@ -278,7 +278,7 @@ def test_who_has_read_the_text_knows_how_it_goes_on_and_who_has_not_does_not():
     assert row.difference.low > 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_the_sample_model_knows_how_its_text_goes_on_and_loses_it_with_its_layers():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
