@@ -63,6 +63,7 @@ def artefact(work: Path) -> Path:
     return work / "out" / "tiny-smaller"
 
 
+@pytest.mark.prove
 def test_an_artefact_comes_with_a_report_that_was_measured(artefact: Path) -> None:
     report = load(artefact)
     assert [quality.executor for quality in report.quality] == ["transformers", "vllm"]
@@ -73,11 +74,13 @@ def test_an_artefact_comes_with_a_report_that_was_measured(artefact: Path) -> No
     assert "<html" in (artefact / "report.html").read_text()
 
 
+@pytest.mark.prove
 def test_what_vllm_computes_is_what_the_compressor_computed(artefact: Path) -> None:
     ours, theirs = load(artefact).quality
     assert theirs.perplexity.value == pytest.approx(ours.perplexity.value, rel=0.02)
 
 
+@pytest.mark.prove
 def test_an_artefact_serves_without_flags_and_its_numbers_are_checked(artefact: Path, work: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +102,6 @@ def test_the_same_recipe_again_takes_what_is_finished(artefact: Path, work: Path
     assert _lasting(after) == _lasting(before)
 
 
-@pytest.mark.prove
 def test_an_engine_that_computes_something_else_is_refused_by_the_gate(tmp_path: Path) -> None:
     """One tensor of the saved result is scaled, so that what the compressor computed no longer holds."""
     values = yaml.safe_load(RECIPE)
