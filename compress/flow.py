@@ -56,16 +56,16 @@ def run(
     rounded_before = source.rounding(parent)
     said = stages.texts(recipe, stages.tokenizer(parent))
     parent_hash = kept.checkpoint_hash(parent)
-    small, engine = Needs(memory_bytes=step_bytes), Needs(memory_bytes=step_bytes)
-    places = carry_out(recipe, parent, parent_hash, said, store, call, small)
+    needs = Needs(memory_bytes=step_bytes)
+    places = carry_out(recipe, parent, parent_hash, said, store, call, needs)
     last, weights_hash = places[-1], steps.done(places[-1]).weights_hash
     names = stages.names(recipe, said, parent_hash, weights_hash, machine)
     at = {stage: store / name for stage, name in names.items()}
-    call(stages.read, parent, None, said, at["read_parent"], needs=small)
-    call(stages.serve, last, recipe, said, at["serve"], needs=engine)
+    call(stages.read, parent, None, said, at["read_parent"], needs=needs)
+    call(stages.serve, last, recipe, said, at["serve"], needs=needs)
     passed = _gate(recipe, last, at)
-    call(stages.read, last, at["read_parent"], said, at["read"], needs=small)
-    call(stages.serve, parent, recipe, said, at["serve_parent"], needs=engine)
+    call(stages.read, last, at["read_parent"], said, at["read"], needs=needs)
+    call(stages.serve, parent, recipe, said, at["serve_parent"], needs=needs)
     call(stages.race, parent, last, recipe, at["race"], needs=Needs(memory_bytes=2 * step_bytes, alone=True))
     found = assemble.report(
         recipe,

@@ -84,7 +84,9 @@ def _looked_ahead(what: list[str], goal: str | None, here: Machine, steps: Steps
     for recipe in recipes.meant(what, goal, _layers(parents.get(what[0]))):
         if any(recipe.name == job.recipe.name for job in jobs):
             problems.append(f"{recipe.name}: two recipes have this name")
-        parent = parents.setdefault(recipe.source, parents.get(recipe.source) or _fetched(recipe.source, steps))
+        if recipe.source not in parents:
+            parents[recipe.source] = _fetched(recipe.source, steps)
+        parent = parents[recipe.source]
         try:
             foreseen = preflight(recipe, parent, here)
         except FileError as error:
