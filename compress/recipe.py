@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from deployments import yaml_text
 from deployments.file_errors import FileError, describe
-from deployments.yaml_text import parse
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 SETTINGS = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -194,14 +194,7 @@ class Recipe(BaseModel):
 
 def read(path: Path) -> Recipe:
     """A recipe file's values. Raises FileError."""
-    try:
-        return validate(parse(path.read_text()))
-    except OSError as error:
-        raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path}: is not text in UTF-8") from None
-    except FileError as error:
-        raise FileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return yaml_text.read(path, validate)
 
 
 def validate(values: object) -> Recipe:

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from deployments import yaml_text
 from deployments.file_errors import FileError, describe
-from deployments.yaml_text import parse
 
 OURS = {
     "model": "write `source` beside `engine`",
@@ -138,16 +138,7 @@ class Fleet(BaseModel):
 
 def load(path: Path) -> Fleet:
     """Reads and validates a fleet file. Raises FileError."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path}: is not text in UTF-8") from None
-    try:
-        return validate(parse(text))
-    except FileError as error:
-        raise FileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return yaml_text.read(path, validate)
 
 
 def validate(values: object) -> Fleet:

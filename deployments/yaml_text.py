@@ -1,10 +1,26 @@
 """What does the text of a file that a user wrote hold? YAML, in which every key appears once."""
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
 from deployments.file_errors import FileError
+
+Values = TypeVar("Values")
+
+
+def read(path: Path, validate: Callable[[object], Values]) -> Values:
+    """A YAML file's values as `validate` gives them. Raises FileError, each line beginning with the file's path."""
+    try:
+        return validate(parse(path.read_text()))
+    except OSError as error:
+        raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path}: is not text in UTF-8") from None
+    except FileError as error:
+        raise FileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
 
 def parse(text: str) -> Any:
