@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make` alone lists it.
 PYTHON ?= python3
 BIN := .venv/bin
-QUESTION := What is the capital of France?
+QUESTION := What is the capital of France? Answer in one sentence.
 seconds_since = $$(( $$(date +%s) - $(1) ))
 
 # Each process of an engine would compile vLLM anew: 12 s a start.
@@ -46,7 +46,7 @@ rules:
 	@PATH="$(BIN):$$PATH" $(BIN)/pyright
 
 fast-tests:
-	@$(BIN)/python -m pytest -q -m "not slow and not prove and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=logical -m "not slow and not prove and not gpu"
 
 prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
 	@$(BIN)/python scripts/prove.py

@@ -10,7 +10,7 @@ from headrace.schema import What
 
 app = typer.Typer(
     help="Serve large language models on a Ray cluster.\n\n"
-    "  headrace serve smollm2 --ask 'What is the capital of France?'\n\n"
+    "  headrace serve smollm2 --ask 'Who wrote Hamlet?'\n\n"
     "  headrace init && headrace serve fleet.yaml --detach",
     no_args_is_help=True,
     add_completion=False,
@@ -60,7 +60,7 @@ def serve(
 
     \b
     headrace serve fleet.yaml
-    headrace serve smollm2 --ask "What is the capital of France?" --once
+    headrace serve smollm2 --ask "Who wrote Hamlet?" --once
     headrace serve tiny --port 8001 --name second -- --max-model-len 1024
     """
     from headrace.serve import serve

@@ -33,7 +33,8 @@ BREAK_S = 10.0
 """Seconds from a broken connection within which a dead Ray is known as such."""
 LOG_VARIABLE = "HEADRACE_LOG"
 """Names the file that the output of a detached driver goes to."""
-SAMPLE_QUESTION = "What is the capital of France?"
+SAMPLE_QUESTION = "What is the capital of France? Answer in one sentence."
+"""Without its second sentence the sample model's first token wins by 0.1 nats only: less than bfloat16's rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
