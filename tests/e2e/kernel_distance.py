@@ -1,7 +1,7 @@
 """How far is a compiled bfloat16 engine from float32 on short chats, and does the numbers check agree?
 
-`python -m tests.e2e.kernel_distance FOLDER` prints one JSON object. Distances are mean |difference| of log-probabilities
-in nats, on answers that transformers gave in float32: a near tie turns a greedy answer, but no distance.
+`python -m tests.e2e.kernel_distance FOLDER` prints one JSON object. Distances are mean |difference| of
+log-probabilities in nats, on answers that transformers gave in float32: a near tie turns a greedy answer, no distance.
 """
 
 import asyncio
