@@ -26,7 +26,7 @@ test: ## install, then every test but the long evidence and those that need a GP
 	@start=$$(date +%s); $(MAKE) --no-print-directory install && \
 	installed=$$(date +%s) && { \
 	$(MAKE) --no-print-directory --jobs=3 fetch-tiny fetch-smollm2 fast-tests && \
-	$(BIN)/python -m pytest -q --durations=10 -m "slow and not prove and not gpu"; code=$$?; \
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine-tests step-tests; code=$$?; \
 	echo "make test: $(call seconds_since,$$start) s, of which tests $(call seconds_since,$$installed) s"; \
 	exit $$code; }
 
@@ -47,6 +47,15 @@ rules:
 
 fast-tests:
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=logical -m "not slow and not prove and not gpu"
+
+SLOW := -q --durations=10 -m "slow and not prove and not gpu"
+
+engine-tests:
+	@$(BIN)/python -m pytest $(SLOW) --ignore=tests/compress
+
+# They compute on one core while engines start and wait.
+step-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) tests/compress
 
 prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
 	@$(BIN)/python scripts/prove.py

@@ -1,7 +1,7 @@
-"""What does each recipe of examples/recipes lose? Perplexity, KL and agreement in transformers, beside the parent.
+"""What does each recipe of examples/recipes lose? In transformers and in vLLM, each beside the parent there.
 
 `python -m benchmarks.compression_quality --output FILE`; results of steps are kept where `headrace compress` keeps
-them. AWQ takes some ten minutes, all of it about an hour on one core.
+them. AWQ takes some ten minutes, all of it about an hour and a half on one core.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from benchmarks.machine_facts import machine_facts, versions
 from cluster.inventory import machine
 from compress import flow, kept, shape, stages, statistics, steps
 from compress.recipe import Recipe, read
+from compress.report import Interval
 from compress.scores import Scores, agreement
 from headrace.fetching import cache_folder, resolve
 
@@ -48,8 +49,10 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     done = [steps.done(place) for place in places]
     names = stages.names(recipe, said, parent_hash, done[-1].weights_hash, machine())
     before, after = store / names["read_parent"], store / names["read"]
-    flow.here(stages.read, parent, None, said, before, needs=flow.Needs(memory_bytes=0))
-    flow.here(stages.read, places[-1], before, said, after, needs=flow.Needs(memory_bytes=0))
+    stages.read(parent, None, said, before, quietly)
+    stages.read(places[-1], before, said, after, quietly)
+    stages.serve(parent, recipe, said, store / names["serve_parent"], quietly)
+    stages.serve(places[-1], recipe, said, store / names["serve"], quietly)
     one, other = Scores.load(before / stages.EVALUATION), Scores.load(after / stages.EVALUATION)
     figures = {
         "parent_perplexity": statistics.perplexity(one.nats),
@@ -58,12 +61,31 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         "kl": statistics.block_mean(np.load(after / stages.KL)),
         "top1": statistics.block_mean(agreement(one, other)),
     }
+    figures |= in_vllm(store / names["serve_parent"], store / names["serve"])
     return {name: interval.model_dump() for name, interval in figures.items()} | {
         "bytes": shape.read(places[-1]).bytes,
         "step_seconds": [step.seconds for step in done],
         "weights_hash": done[-1].weights_hash,
         "evaluation_hash": said.evaluation.hash,
     }
+
+
+def in_vllm(parent: Path, artefact: Path) -> dict[str, Interval]:
+    """The same perplexities by the engine, and how many answers to each task are right there."""
+    one, other = Scores.load(parent / stages.EVALUATION), Scores.load(artefact / stages.EVALUATION)
+    found = {
+        "vllm_parent_perplexity": statistics.perplexity(one.nats),
+        "vllm_perplexity": statistics.perplexity(other.nats),
+        "vllm_ratio": statistics.perplexity_ratio(artefact=other.nats, parent=one.nats),
+    }
+    for where, served in (("parent_", parent), ("", artefact)):
+        for task, answers in stages.answers(served).items():
+            found[f"vllm_{where}{task}"] = statistics.share(answers.right)
+    return found
+
+
+def quietly(doing: str, share: float | None) -> None:
+    """Progress that nobody watches."""
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def load(folder: Path) -> Report:
     """The report beside an artefact. Raises FileError."""
     path = folder / FILE
     try:
-        return Report.model_validate_json(path.read_text())
+        return Report.model_validate_json(path.read_bytes())
     except OSError as error:
         raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except ValidationError as error:

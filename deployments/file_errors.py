@@ -18,6 +18,8 @@ class FileError(ValueError):
 def describe(error: ErrorDetails, root: type[BaseModel]) -> str:
     """One line for one of pydantic's errors about a value of `root`."""
     where, given = _path(_followed(error["loc"], root)[0]) or "the file", error["input"]
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return _no_member(where, error, root)
     if error["type"] == "extra_forbidden":
         return f"{where}: {_unknown(error['loc'], root)}"
     if error["type"] == "missing":
@@ -39,6 +41,18 @@ def _unknown(location: Location, root: type[BaseModel]) -> str:
     fields = _fields(location[:-1], root)
     known = list(fields)
     return f"unknown field{nearest(str(location[-1]), known)} (allowed: {', '.join(known)})"
+
+
+def _no_member(where: str, error: ErrorDetails, root: type[BaseModel]) -> str:
+    """For values of a union, the field that says which member they are is missing or says none of them."""
+    field = error.get("ctx", {})["discriminator"].strip("'")
+    members = _kinds(_followed(error["loc"], root)[1])
+    known = [tag for member in members for tag in get_args(member.model_fields[field].annotation)]
+    allowed = f"one of {', '.join(known)}"
+    if field not in error["input"]:
+        return f"{where}.{field}: is missing ({allowed})"
+    given = error["input"][field]
+    return f"{where}.{field}: should be {allowed}, got {_short(given)}{nearest(str(given), known)}"
 
 
 def _allowed(error: ErrorDetails) -> str:

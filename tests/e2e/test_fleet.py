@@ -85,9 +85,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     env = os.environ | {"HEADRACE_STATE": str(folder / "state")}
     started = headrace("serve", str(file), "--detach", env=env)
     assert started.returncode == 0, started.stdout + started.stderr
-    yield Running(f"http://127.0.0.1:{port}", env)
+    running = Running(f"http://127.0.0.1:{port}", env)
+    assert running.processes("")
+    yield running
     stopped = headrace("stop", env=env)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert running.processes("") == []
 
 
 def test_the_answer_is_right_whole_and_streamed(fleet: Running) -> None:
