@@ -45,14 +45,15 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     parent, store = resolve(recipe.source), cache_folder() / "compress"
     said = stages.texts(recipe, stages.tokenizer(parent))
     parent_hash = kept.checkpoint_hash(parent)
-    places = flow.carry_out(recipe, parent, parent_hash, said, store, flow.here, flow.Needs(memory_bytes=0))
+    needs = flow.Needs(memory_bytes=0)
+    places = flow.carry_out(recipe, parent, parent_hash, said, store, flow.here, needs)
     done = [steps.done(place) for place in places]
     names = stages.names(recipe, said, parent_hash, done[-1].weights_hash, machine())
     before, after = store / names["read_parent"], store / names["read"]
-    stages.read(parent, None, said, before, quietly)
-    stages.read(places[-1], before, said, after, quietly)
-    stages.serve(parent, recipe, said, store / names["serve_parent"], quietly)
-    stages.serve(places[-1], recipe, said, store / names["serve"], quietly)
+    flow.here(stages.read, parent, None, said, before, needs=needs)
+    flow.here(stages.read, places[-1], before, said, after, needs=needs)
+    flow.here(stages.serve, parent, recipe, said, store / names["serve_parent"], needs=needs)
+    flow.here(stages.serve, places[-1], recipe, said, store / names["serve"], needs=needs)
     one, other = Scores.load(before / stages.EVALUATION), Scores.load(after / stages.EVALUATION)
     figures = {
         "parent_perplexity": statistics.perplexity(one.nats),
@@ -82,10 +83,6 @@ def in_vllm(parent: Path, artefact: Path) -> dict[str, Interval]:
         for task, answers in stages.answers(served).items():
             found[f"vllm_{where}{task}"] = statistics.share(answers.right)
     return found
-
-
-def quietly(doing: str, share: float | None) -> None:
-    """Progress that nobody watches."""
 
 
 if __name__ == "__main__":
