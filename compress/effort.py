@@ -5,9 +5,10 @@ On a GPU the seconds are far fewer, and the same bytes pass through the machine'
 
 from dataclasses import dataclass
 
+from cluster.tensors import BITS, Tensor
 from compress.mask import ROWS
 from compress.recipe import DropLayers, Mask, NarrowAttention, NarrowFfn, Quantize, Slice, Step
-from compress.shape import BITS, Shape, Tensor
+from compress.shape import Shape
 from compress.text import GATE_BLOCKS, GATE_TOKENS
 
 PROCESS_BYTES = 1_400_000_000

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from math import ceil
 
+from cluster.tensors import LAYER, Tensor
 from compress.layers import Unsupported
 from compress.quantize import group_size
 from compress.recipe import DropLayers, Mask, NarrowAttention, NarrowFfn, Quantize, Step
-from compress.shape import LAYER, Shape, Tensor
+from compress.shape import Shape
 
 FFN = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")

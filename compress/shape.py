@@ -1,81 +1,17 @@
 """What does a decoder's checkpoint consist of? From config.json and the file headers: no weights are loaded."""
 
 import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from safetensors import SafetensorError, safe_open
-
+from cluster import tensors as checkpoint
+from cluster.tensors import BITS, DTYPES, Tensor
 from deployments.file_errors import FileError
 
 PartName = Literal["embedding", "head", "attention", "feed_forward", "norms", "scales", "other"]
+"""As reports tell them apart: experts are feed-forward networks."""
 PARTS: tuple[PartName, ...] = get_args(PartName)
-
-BITS = {"F4": 4, "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16}
-BITS |= {"U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
-"""By safetensors' word for a dtype."""
-DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-
-SCALES = {
-    "weight_scale",
-    "weight_zero_point",
-    "weight_shape",
-    "weight_g_idx",
-    "weight_global_scale",
-    "weight_scale_inv",
-}
-SCALES |= {"input_scale", "input_zero_point", "output_scale", "q_scale", "k_scale", "v_scale"}
-WORDS: dict[PartName, set[str]] = {
-    "embedding": {"embed_tokens", "embed_positions", "embed_in", "wte", "wpe", "word_embeddings", "tok_embeddings"},
-    "head": {"lm_head", "embed_out"},
-    "attention": {"self_attn", "self_attention", "attention", "attn"},
-    "feed_forward": {"mlp", "feed_forward", "ffn", "block_sparse_moe"},
-}
-LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tensor:
-    """One tensor as it lies on disk."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    """safetensors' word, such as BF16."""
-    weights: int
-    """How many of the model's parameters it holds: packed ones count each, scales and shapes are none."""
-
-    @property
-    def bytes(self) -> int:
-        return (prod(self.shape) * BITS[self.dtype] + 7) // 8
-
-    @property
-    def part(self) -> PartName:
-        words = self.name.split(".")
-        if words[-1] in SCALES:
-            return "scales"
-        if any("norm" in word or word.startswith("ln_") for word in words):
-            return "norms"
-        for part, known in WORDS.items():
-            if known.intersection(words):
-                return part
-        return "other"
-
-    @property
-    def layer(self) -> int | None:
-        """The number of its layer; None outside of `model.layers`."""
-        found = LAYER.fullmatch(self.name)
-        return int(found[1]) if found else None
-
-    @property
-    def is_map(self) -> bool:
-        """Whether it is the weight of a linear map inside a layer: what masks and quantization change."""
-        inside = self.layer is not None and self.part in ("attention", "feed_forward")
-        return inside and len(self.shape) == 2 and self.name.endswith((".weight", ".weight_packed"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +48,7 @@ class Shape:
     @property
     def bytes_by_part(self) -> dict[PartName, int]:
         """Every part, in the order of PARTS; together they are `bytes`."""
-        return {part: sum(tensor.bytes for tensor in self.tensors if tensor.part == part) for part in PARTS}
+        return {part: sum(tensor.bytes for tensor in self.tensors if _part(tensor) == part) for part in PARTS}
 
     @property
     def maps(self) -> tuple[Tensor, ...]:
@@ -195,46 +131,15 @@ def _count(config: dict[str, Any], folder: Path, *names: str) -> int:
 def _dtype(config: dict[str, Any], tensors: tuple[Tensor, ...]) -> str:
     """That of config.json, or else of the largest tensor that is no integer."""
     named = config.get("dtype") or config.get("torch_dtype")
-    floats = [tensor for tensor in tensors if tensor.dtype in DTYPES.values()]
-    return DTYPES.get(str(named)) or max(floats, key=lambda tensor: tensor.bytes, default=tensors[0]).dtype
-
-
-def _files(folder: Path) -> list[Path]:
-    """As transformers finds them: others may lie beside them."""
-    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if whole.exists():
-        return [whole]
-    if not index.exists():
-        return sorted(folder.glob("*.safetensors"))
-    try:
-        return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{index}: is no index of a checkpoint: {error!r}") from None
+    return DTYPES.get(str(named)) or checkpoint.largest_float(tensors) or tensors[0].dtype
 
 
 def _tensors(folder: Path) -> tuple[Tensor, ...]:
-    files = _files(folder)
-    if not files:
-        raise FileError(f"{folder}: has no *.safetensors file")
-    found = {name: (shape, dtype, values) for path in files for name, shape, dtype, values in _headers(path)}
-    tensors = []
-    for name, (shape, dtype, _) in sorted(found.items()):
-        if dtype not in BITS:
-            raise FileError(f"{folder}: {name}: dtype {dtype} is not known here")
-        unpacked = found.get(name.replace(".weight_packed", ".weight_shape"), (shape, dtype, None))[2]
-        weights = 0 if name.split(".")[-1] in SCALES else prod(unpacked or shape)
-        tensors.append(Tensor(name=name, shape=shape, dtype=dtype, weights=weights))
-    return tuple(tensors)
-
-
-def _headers(path: Path) -> Iterator[tuple[str, tuple[int, ...], str, tuple[int, ...] | None]]:
-    """Name, shape and dtype of each tensor in a file, and the values of those that only say a shape."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - the file is no mapping
-                part = file.get_slice(name)
-                says_shape = name.endswith(".weight_shape")
-                values = tuple(int(value) for value in file.get_tensor(name)) if says_shape else None
-                yield name, tuple(part.get_shape()), part.get_dtype(), values
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"{path}: can't be read: {error}") from None
+        return checkpoint.read(folder)
+    except checkpoint.UnreadableCheckpoint as error:
+        raise FileError(str(error)) from None
+
+
+def _part(tensor: Tensor) -> PartName:
+    return "feed_forward" if tensor.part == "experts" else tensor.part

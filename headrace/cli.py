@@ -161,6 +161,100 @@ def compress(
 
 
 @app.command()
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="smollm2, tiny, a folder (config.json alone is enough), an artefact, owner/name.")
+    ],
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="h100, l4, ... or auto (this machine's), cpu, all. Again for more."),
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of prompt and answer together (the model's longest).")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second.")] = None,
+    prompt: Annotated[int | None, typer.Option("--in", help="Tokens of a prompt, in the mean.")] = None,
+    output: Annotated[int | None, typer.Option("--out", help="Tokens of an answer, in the mean.")] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Arrivals and lengths, CSV or JSONL, instead of the three.")
+    ] = None,
+    ttft: Annotated[
+        float | None, typer.Option(metavar="S", help="95 of 100 first tokens within so many seconds.")
+    ] = None,
+    tpot: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds from one token to the next, in the mean.")
+    ] = None,
+    quantization: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCHEME", help="fp8, w8a8, w4a16 or w4a16_asym, by forecast. Again for more."),
+    ] = None,
+    variants: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Artefacts of `compress`, with the quality that they measured.")
+    ] = None,
+    devices_per_machine: Annotated[int | None, typer.Option(help="How many share a machine (8).")] = None,
+    train: Annotated[str | None, typer.Option(metavar="HOW", help="distil or finetune: what training takes.")] = None,
+    teacher: Annotated[str | None, typer.Option(metavar="MODEL", help="Whom it learns from (itself).")] = None,
+    prices: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What an hour of a device costs (your own file).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with plots.")] = None,
+) -> None:
+    """Say what a model needs, what limits it and what it will cost, without loading it.
+
+    \b
+    headrace plan smollm2
+    headrace plan owner/name --gpu h100 --gpu l4 --rate 10 --in 1000 --out 250 --ttft 0.5
+    headrace plan ./folder --gpu all --quantization w4a16 --trace trace.csv --html plan.html
+    """
+    from headrace.plan import Options, command
+
+    options = Options(
+        source=model,
+        gpu=tuple(gpu or ()),
+        context=context,
+        rate=rate,
+        prompt=prompt,
+        output=output,
+        trace=trace,
+        ttft=ttft,
+        tpot=tpot,
+        quantization=tuple(quantization or ()),
+        variants=variants,
+        devices_per_machine=devices_per_machine,
+        train=train,
+        teacher=teacher,
+        prices=prices,
+    )
+    command(options, as_json=json, html=html)
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def calibrate(
+    context: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FLEET.YAML|MODEL",
+            help="A fleet file, or a model: smollm2, tiny, a folder, owner/name. Default: ./fleet.yaml.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="One model of the fleet (each of them).")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FILE", help="Keep what was measured there instead.")] = None,
+) -> None:
+    """Time the real engine of a fleet; `plan` then predicts from what it reached.
+
+    \b
+    headrace calibrate fleet.yaml
+    headrace calibrate fleet.yaml --model smollm2
+    headrace calibrate smollm2 --output smollm2.json -- --max-model-len 4096
+    """
+    from headrace.calibrate import calibrate
+
+    calibrate(what, context.args, model=model, output=output)
+
+
+@app.command()
 def init(
     path: Annotated[str, typer.Argument(help="File to write.")] = "fleet.yaml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,

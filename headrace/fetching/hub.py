@@ -34,7 +34,7 @@ def build(hub_id: str, folder: Path, progress: Progress) -> None:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    with _clear_errors(hub_id):
+    with clear_errors(hub_id):
         repository = HfApi().model_info(hub_id, files_metadata=True)
         files = [file for file in repository.siblings or [] if _is_kept(file.rfilename)]
         _remove_unfinished(folder)
@@ -117,7 +117,8 @@ def _bar_class(phase: str, total_bytes: int, progress: Progress) -> "type[tqdm]"
 
 
 @contextmanager
-def _clear_errors(hub_id: str) -> Iterator[None]:
+def clear_errors(hub_id: str) -> Iterator[None]:
+    """Turns what the hub's library raises into FetchError, one line for the user."""
     import httpx
     from huggingface_hub import constants, errors
 

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cluster.inventory import Machine
-from compress.shape import Shape, Tensor
+from cluster.tensors import Tensor
+from compress.shape import Shape
 from compress.text import Blocks
 
 TEXT = Blocks(rows=tuple(tuple((7 * row + 3 * place) % 256 for place in range(32)) for row in range(4)))

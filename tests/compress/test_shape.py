@@ -183,7 +183,7 @@ def test_names_of_other_architectures_find_their_part() -> None:
         "transformer.h.0.ln_1.weight": "norms",
         "gpt_neox.layers.0.attention.dense.weight": "attention",
         "embed_out.weight": "head",
-        "model.layers.0.mlp.experts.0.gate_proj.weight": "feed_forward",
+        "model.layers.0.mlp.experts.0.gate_proj.weight": "experts",
         "model.layers.0.self_attn.rotary_emb.inv_freq": "attention",
         "score.weight": "other",
     }

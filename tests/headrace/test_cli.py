@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("serve", "stop", "status", "chat", "fetch", "init", "doctor")
+COMMANDS = ("serve", "stop", "status", "chat", "fetch", "compress", "plan", "calibrate", "init", "doctor")
 
 
 def headrace(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,153 @@
+"""What does `headrace calibrate` do: time the engine of a fleet, keep what was learned, show it?"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cluster.calibration import BadCalibration, Calibration, from_json, quantile, to_json
+from cluster.device_facts import DEVICES, of_driver, this_cpu
+from cluster.devices import Device
+from cluster.inventory import Machine, machine
+from cluster.model_config import read
+from deployments.declare import engines_at_most
+from deployments.fleet import Fleet, Model, Replicas
+from headrace.checks import check_hardware
+from headrace.failure import Failure, bad_input
+from headrace.fetching import FetchError, resolve
+from headrace.fetching.progress import shown_on
+from headrace.folders import state_folder
+from headrace.serve import fleet_for
+from headrace.steps import Steps
+
+BUSY = 0.5
+"""Share of the cores at work before anything was started, from which on the user is warned."""
+
+
+def calibrations_folder() -> Path:
+    """One file for each device and model."""
+    return state_folder() / "calibrations"
+
+
+def stored() -> tuple[Calibration, ...]:
+    """Every calibration that was kept. Raises Failure where a file holds none."""
+    found = []
+    for path in sorted(calibrations_folder().glob("*.json")):
+        try:
+            found.append(from_json(path.read_text()))
+        except (BadCalibration, OSError, UnicodeDecodeError) as error:
+            raise Failure(f"{path}: {error}") from None
+    return tuple(found)
+
+
+def calibrate(what: str | None, engine: list[str], *, model: str | None, output: str | None) -> None:
+    """Times the engine of one model of a fleet, or of each. Raises Failure."""
+    fleet, steps, hardware = fleet_for(what, engine, port=None, host=None), Steps(Console(highlight=False)), machine()
+    models = _chosen(fleet, model)
+    if output is not None and len(models) > 1:
+        raise bad_input(f"--output holds one model's figures, the fleet has {len(models)}: name one with --model")
+    sharers = engines_at_most(fleet)
+    device = _device(hardware, sharers)
+    _warn_if_busy(hardware, steps)
+    for each in [_fetched(model, steps) for model in models]:
+        check_hardware(fleet.model_copy(update={"models": [each]}), hardware)
+        path = Path(output) if output else calibrations_folder() / f"{device.name}-{each.name}.json"
+        calibration = _calibrated(each, device, sharers, steps)
+        _write(path, calibration)
+        _show(calibration, path, steps)
+
+
+def _chosen(fleet: Fleet, name: str | None) -> list[Model]:
+    chosen = [model for model in fleet.models if name in (None, model.name)]
+    if not chosen:
+        raise bad_input(f"--model: should be one of {', '.join(model.name for model in fleet.models)}, got {name!r}")
+    return chosen
+
+
+def _device(hardware: Machine, sharers: int) -> Device:
+    """What one replica runs on: a GPU, or its share of the cores."""
+    if not hardware.gpus:
+        return this_cpu(replace(hardware, cores=max(1, hardware.cores // sharers)))
+    if (device := of_driver(hardware.gpus[0])) is None:
+        known = ", ".join(device.name for device in DEVICES)
+        raise Failure(f"the facts of this GPU are not known ({hardware.gpus[0]}); known: {known}")
+    return device
+
+
+def _warn_if_busy(hardware: Machine, steps: Steps) -> None:
+    if (load := os.getloadavg()[0]) > BUSY * hardware.cores:
+        steps.say(f"! this machine is busy (load {load:.1f} on {hardware.cores} cores): times will be too long")
+
+
+def _calibrated(model: Model, device: Device, sharers: int, steps: Steps) -> Calibration:
+    from deployments.calibrate import calibrate as measured
+    from deployments.vllm_engine import EngineFailed
+
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        with _bar(model.name, steps) as tell:
+            return measured(model, read(Path(model.source)), device, sharers=sharers, date=date, tell=tell)
+    except EngineFailed as error:
+        raise Failure(f"{model.name}: {error}") from None
+    except ModuleNotFoundError as error:
+        raise Failure(f"{error.name} is not installed: pip install 'headrace[compress]'") from None
+
+
+def _fetched(model: Model, steps: Steps) -> Model:
+    """One replica of a model, with its source as a local folder."""
+    try:
+        with shown_on(steps.console) as progress:
+            folder = resolve(model.source, progress=progress)
+    except FetchError as error:
+        raise Failure(f"{model.name}: {error}") from None
+    return model.model_copy(update={"source": str(folder.absolute()), "replicas": Replicas()})
+
+
+@contextmanager
+def _bar(name: str, steps: Steps) -> Iterator[Callable[[int, int, str], None]]:
+    """A function that draws how many loads are done: a bar on a terminal, one line elsewhere."""
+    terminal = steps.console.is_terminal
+    if not terminal:
+        steps.say(f"  {name}: starting the engine and timing it ...")
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=steps.console, transient=True, disable=not terminal) as progress:
+        task = progress.add_task(f"{name}: starting the engine", total=None)
+        yield lambda done, total, what: progress.update(
+            task, description=f"{name}: {what}", completed=done, total=total
+        )
+
+
+def _write(path: Path, calibration: Calibration) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.part")
+        beside.write_text(to_json(calibration))
+        beside.replace(path)
+    except OSError as error:
+        raise Failure(f"can't write {path}: {error.strerror}") from None
+
+
+def _show(calibration: Calibration, path: Path, steps: Steps) -> None:
+    table = Table("load", box=None, pad_edge=False)
+    for heading in ("measured ms", "predicted ms", "error"):
+        table.add_column(heading, justify="right")
+    for residual in calibration.residuals:
+        error = residual.predicted_s / residual.measured_s - 1
+        table.add_row(
+            residual.point, f"{residual.measured_s * 1e3:.2f}", f"{residual.predicted_s * 1e3:.2f}", f"{error:+.1%}"
+        )
+    steps.console.print(table)
+    half, most = (quantile(calibration.residuals, share) for share in (0.5, 0.9))
+    found = calibration.coefficients
+    steps.say(
+        f"✓ {calibration.points} loads: half within {half:.1%}, nine of ten within {most:.1%} of the formula\n"
+        f"  reached: {found.compute:.0%} of the operations, {found.bandwidth:.0%} of the bandwidth for weights, "
+        f"{found.kv_bandwidth:.0%} for the cache; a step costs {found.step_s * 1e3:.2f} ms beside them\n"
+        f"  kept in {path}"
+    )

@@ -1,0 +1,134 @@
+"""How does a plan look in a terminal of 80 columns?"""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from headrace.plan_answer import Answer
+from headrace.plan_result import Result
+from headrace.plan_training import TrainingRow
+from headrace.plan_words import GIB, asked, best, heading, lines, memory, name, number, parts, short_replicas
+
+ABSENT = "-"
+
+
+def show(result: Result, console: Console) -> None:
+    """Prints the plan: what was asked, all side by side where there are several, the best one in full."""
+    _head(result, console)
+    if len(result.answers) > 1:
+        console.print(_side_by_side(result))
+        console.print(Text(_legend(result), "dim"))
+        console.print()
+    found, why = best(result.answers)
+    _in_full(result, found, why if len(result.answers) > 1 else "", console)
+    for device, rows in result.training.items():
+        console.print()
+        console.print(Text(f"Training on {device}: {result.training_words}", "bold"))
+        console.print(_training(rows))
+    if result.notes:
+        console.print()
+    for note in result.notes:
+        console.print(Text(f"! {note}", "yellow"))
+
+
+def _head(result: Result, console: Console) -> None:
+    console.print(Text(f"{result.asked.name}: {heading(result)}", "bold"))
+    console.print(Text(f"sizes from {result.asked.origin}", "dim"))
+    console.print(Text(asked(result)))
+    console.print()
+
+
+def _in_full(result: Result, answer: Answer, why: str, console: Console) -> None:
+    device = answer.device
+    facts = f"{memory(device.memory_bytes)}, {number(device.bandwidth_bytes_per_s / 1e9)} GB/s"
+    console.print(Text(f"{name(answer, result)} ({facts}){f': {why}' if why else ''}", "bold"))
+    table = _table("", "", right=())
+    table.show_header = False
+    for line in lines(answer, result):
+        table.add_row(Text(line.title, "cyan"), Text(line.text))
+    console.print(table)
+    console.print()
+    count = answer.replica.devices if answer.replica else 1
+    bytes_table = _table(f"on each device, of {count}" if count > 1 else "on the device", "GiB", right=(1,))
+    *told, (total, total_bytes) = parts(answer)
+    for part, count_bytes in told:
+        bytes_table.add_row(Text(part), Text(f"{count_bytes / GIB:,.2f}"))
+    bytes_table.add_row(Text(total), Text(f"{total_bytes / GIB:,.2f}"), style="bold")
+    console.print(bytes_table)
+
+
+def _side_by_side(result: Result) -> Table:
+    has_rate = result.traffic.rate_per_s is not None
+    has_quality = any(answer.variant.quality for answer in result.answers)
+    titles = ["on", "devices", "TTFT ms", "ms/token", "tokens/s", "within"]
+    titles += ["replicas", f"{result.currency}/M"] if has_rate else []
+    titles += ["quality"] if has_quality else []
+    table = _table(*titles, right=range(1, len(titles)), padding=1)
+    for answer in result.answers:
+        cells = [name(answer, result), *_cells(answer, has_rate)]
+        cells += [_quality(answer)] if has_quality else []
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _legend(result: Result) -> str:
+    told = "devices: of one replica; TTFT and ms/token: a request alone; tokens/s: a full replica; within: 9 of 10"
+    if result.traffic.rate_per_s is not None:
+        told += f"; {result.currency}/M: per million tokens, prompts and answers"
+    if any(answer.variant.quality for answer in result.answers):
+        told += "; quality: perplexity over the parent's"
+    return told
+
+
+def _cells(answer: Answer, has_rate: bool) -> list[str]:
+    replica = answer.replica
+    if replica is None:
+        return ["no", *(ABSENT for _ in range(6 if has_rate else 4))]
+    told = replica.speed
+    cells = [
+        str(replica.devices),
+        number(1000 * told.ttft_s),
+        number(1000 * told.token_s),
+        number(told.full_tokens_per_s),
+        f"{1 + replica.speeds.error:.3g}x",
+    ]
+    if has_rate:
+        cells.append(ABSENT if replica.sizing is None else short_replicas(replica.sizing))
+        cells.append(ABSENT if answer.cost is None else number(answer.cost.per_million_tokens))
+    return cells
+
+
+def _quality(answer: Answer) -> str:
+    found = answer.variant.quality
+    return ABSENT if found is None else f"{found.perplexity_ratio:.2f} ({found.low:.2f}-{found.high:.2f})"
+
+
+def _training(rows: Sequence[TrainingRow]) -> Table:
+    titles = ("", "weights", "grads", "optim.", "activ.", "logits", "teacher", "GiB", "fits")
+    table = _table(*titles, right=range(1, 8))
+    for row in rows:
+        memory_ = row.memory
+        counts = (
+            memory_.weights_bytes,
+            memory_.gradient_bytes,
+            memory_.optimizer_bytes,
+            memory_.activation_bytes,
+            memory_.logits_bytes,
+            memory_.teacher_bytes,
+            memory_.bytes,
+        )
+        fits = "yes" if not row.missing_bytes else "no"
+        cells = [f"{row.sharding.upper()} x {row.devices}", *(f"{count / GIB:,.1f}" for count in counts), fits]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _table(*titles: str, right: Iterable[int], padding: int = 2) -> Table:
+    table = Table(box=None, padding=(0, padding, 0, 0), header_style="bold")
+    for index, title in enumerate(titles):
+        table.add_column(
+            Text(title), justify="right" if index in right else "left", no_wrap=index in right, overflow="fold"
+        )
+    return table

@@ -1,0 +1,1 @@
+"""What would happen: the same engine, routing and scaling, on a virtual clock?"""

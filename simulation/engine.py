@@ -1,0 +1,302 @@
+"""What does one engine replica do with its requests, step by step, on a virtual clock?
+
+As vLLM's scheduler does (vllm/v1/core/sched/scheduler.py, 0.19 to 0.29, chunked prefill): decodes first, then prompts'
+chunks in order of arrival, within the tokens and sequences of a step and the blocks of the cache.
+"""
+
+from collections import deque
+from math import inf, sqrt
+from typing import NamedTuple
+
+from cluster.engine_memory import EngineSettings
+from cluster.service import StepSeconds
+from cluster.step_work import Chunk
+from simulation.decodes import Decodes, Sequence
+
+
+class StepRecord(NamedTuple):
+    """One step, or several that differed in nothing but their contexts."""
+
+    begun_s: float
+    seconds: float
+    """Of all of them."""
+    steps: int
+    decodes: int
+    context_tokens: int
+    """Of all decodes together, before the first of the steps."""
+    prompt_tokens: int
+    running: int
+    waiting: int
+    free_blocks: int
+
+
+class Engine:
+    """One replica in virtual time: `add` what arrives, `advance` to the next moment at which something may arrive.
+
+    Steps without prompts are jumped over together, up to the next finished answer, shortage of blocks, or `until_s`:
+    their seconds are taken to grow evenly from the first to the last, as a roofline's do.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        kv_blocks: int,
+        step: StepSeconds,
+        plans_ahead: bool = True,
+        jumps: bool = True,
+        log: list[StepRecord] | None = None,
+    ) -> None:
+        """Raises ValueError where a step has less room for tokens than for sequences, or the cache has no block.
+
+        `plans_ahead` is vLLM's async scheduling, its default: a step is planned when the one before begins, so that
+        it knows neither what arrives nor what ends during that one. `jumps` False takes every step by itself.
+        """
+        if settings.batched_tokens < settings.max_sequences:
+            raise ValueError(
+                f"batched_tokens must be at least max_sequences {settings.max_sequences}, got {settings.batched_tokens}"
+            )
+        if kv_blocks < 1:
+            raise ValueError(f"kv_blocks must be at least 1, got {kv_blocks}")
+        self.now_s = 0.0
+        """When the next step begins."""
+        self.free_blocks = kv_blocks
+        self.log = log
+        self._settings = settings
+        self._kv_blocks = kv_blocks
+        self._step = step
+        self._plans_ahead = plans_ahead
+        self._jumps = jumps
+        self._begun_s = 0.0
+        self._taken_blocks = 0  # since it began
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[Sequence, None] = {}  # as they came in: the last is preempted first
+        self._leaving: list[Sequence] = []  # whole, but their places are taken until a step is planned without them
+        self._unread: Sequence | None = None  # running, its prompt not whole yet: always the last that came in
+        self._chunks: list[tuple[Sequence, int]] = []  # of the planned step's prompts, with their new tokens
+        self._decodes = Decodes(settings.block_tokens)
+        self._is_single = False
+
+    @property
+    def running(self) -> int:
+        """Sequences that hold a place in the batch."""
+        return len(self._running) + len(self._leaving)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def planned_s(self) -> float:
+        """When the next step is planned: what arrives later is not in it. Infinite while there is nothing to do."""
+        if not self._running and not self._waiting:
+            return inf
+        return self._begun_s if self._plans_ahead else self.now_s
+
+    def add(self, sequence: Sequence) -> None:
+        """A request arrives, not before those added so far. Raises ValueError where it could never run to its end."""
+        prompt, answer = sequence.prompt_tokens, sequence.output_tokens
+        if min(prompt, answer) < 1:
+            raise ValueError(f"prompt_tokens and output_tokens must be at least 1, got {prompt} and {answer}")
+        # The last token of an answer is never cached.
+        room = min(self._settings.context_tokens, self._kv_blocks * self._settings.block_tokens + 1)
+        if prompt + answer > room:
+            raise ValueError(f"prompt_tokens and output_tokens must be at most {room} together, got {prompt + answer}")
+        if self.planned_s == inf:
+            self.now_s = self._begun_s = max(self.now_s, sequence.arrival_s)
+        self._waiting.append(sequence)
+
+    def advance(self, until_s: float = inf) -> list[Sequence]:
+        """Takes every step that is planned before `until_s`; the sequences whose answers became whole in them."""
+        done: list[Sequence] = []
+        while self.planned_s < until_s:
+            chunks = self.begin()
+            first_s = self._seconds(chunks)
+            steps = self._alike() if self._jumps else 1
+            if steps == 1:
+                done += self.end(first_s)
+            else:
+                last = self._decode(context_tokens=chunks[0].context_tokens + steps - 1)
+                done += self._jump(first_s, self._seconds([last]), steps, until_s)
+        return done
+
+    def begin(self) -> list[Chunk]:
+        """Plans the next step: who takes part, with how many tokens. Something must be there to do; `end` follows."""
+        waits = self._waiting or self._unread or self._decodes.blocks_due(0) > self.free_blocks
+        if not self._plans_ahead or not waits:
+            self._release()
+        self._is_single = bool(self._leaving)
+        self._plan()
+        if not self._decodes.count and not self._chunks:
+            # All that is left waits for the blocks or places of those that leave.
+            self._release()
+            self._plan()
+        self._release()
+        count = self._decodes.count
+        chunks = [self._decode(context_tokens=self._decodes.context_tokens / count)] if count else []
+        chunks += [Chunk(new_tokens=new, context_tokens=sequence.cached_tokens) for sequence, new in self._chunks]
+        return chunks
+
+    def end(self, seconds: float, *, steps: int = 1, last_s: float | None = None) -> list[Sequence]:
+        """The step that `begin` planned, and `steps` - 1 more like it, took `seconds` in all, the last one `last_s`.
+
+        Says whose answers became whole.
+        """
+        if self.log is not None:
+            self.log.append(self._record(seconds, steps))
+        self._begun_s = self.now_s + (0.0 if last_s is None else seconds - last_s)
+        self.now_s += seconds
+        self._take(self._decodes.blocks_due(1, steps - 1))
+        done = self._decodes.take(steps)
+        done += [sequence for sequence, tokens in self._chunks if self._read(sequence, tokens)]
+        self._chunks = []
+        for sequence in done:
+            sequence.last_token_s = self.now_s
+            del self._running[sequence]
+        self._leaving += done
+        if self.planned_s == inf:
+            self._release()
+        return done
+
+    def _plan(self) -> None:
+        preempted = False
+        while (due := self._decodes.blocks_due(0)) > self.free_blocks:
+            self._preempt()
+            preempted = True
+        self._take(due)
+        budget = self._settings.batched_tokens - self._decodes.count
+        if (unread := self._unread) is not None and budget:
+            tokens = self._schedule(unread, budget)
+            budget -= tokens
+            preempted |= not tokens
+        while self._waiting and budget and not preempted and self.running < self._settings.max_sequences:
+            sequence = self._waiting[0]
+            if self._blocks(sequence.known_tokens) > self.free_blocks:
+                break
+            self._running[self._waiting.popleft()] = None
+            sequence.scheduled_s = min(sequence.scheduled_s, self.now_s)
+            sequence.cached_tokens = self._kept_tokens(sequence)
+            budget -= self._schedule(sequence, budget)
+        self._is_single |= preempted
+
+    def _schedule(self, sequence: Sequence, budget: int) -> int:
+        """Tokens of the sequence's next chunk; none where there are too few blocks: then it waits again itself."""
+        left = sequence.known_tokens - sequence.cached_tokens
+        tokens = min(budget, left)
+        blocks = self._blocks(sequence.cached_tokens + tokens) - sequence.blocks
+        if blocks > self.free_blocks:
+            self._preempt()
+            return 0
+        self._take(blocks)
+        sequence.blocks += blocks
+        self._unread = sequence if tokens < left else None
+        self._chunks.append((sequence, tokens))
+        return tokens
+
+    def _preempt(self) -> None:
+        """The last that came in gives up its blocks and waits, before all others.
+
+        What it must compute anew is what its blocks were overwritten with: those that have been free for longest go
+        first, and of its own the last (vllm/v1/core/block_pool.py; prefix caching is vLLM's default).
+        """
+        sequence, _ = self._running.popitem()
+        if sequence is self._unread:
+            self._unread = None
+        else:
+            self._decodes.leave(sequence)
+            sequence.cached_tokens = sequence.known_tokens - 1
+        sequence.safe_blocks = self._taken_blocks + self.free_blocks
+        self._free(sequence)
+        sequence.preemptions += 1
+        self._waiting.appendleft(sequence)
+
+    def _kept_tokens(self, sequence: Sequence) -> int:
+        """Of those that it had in the cache: whole blocks, and not all of them, as its next token must be computed."""
+        blocks = self._blocks(sequence.cached_tokens) - max(0, self._taken_blocks - sequence.safe_blocks)
+        tokens = min(sequence.cached_tokens, sequence.known_tokens - 1, blocks * self._settings.block_tokens)
+        return max(0, tokens // self._settings.block_tokens * self._settings.block_tokens)
+
+    def _read(self, sequence: Sequence, tokens: int) -> bool:
+        """A chunk is done; with the last one comes a token. Whether the answer is whole by it."""
+        sequence.cached_tokens += tokens
+        if sequence is self._unread:
+            return False
+        context = sequence.known_tokens
+        sequence.made_tokens += 1
+        sequence.first_token_s = min(sequence.first_token_s, self.now_s)
+        if sequence.made_tokens == sequence.output_tokens:
+            return True
+        self._decodes.join(sequence, context_tokens=context)
+        return False
+
+    def _alike(self) -> int:
+        """How many steps from the planned one on differ in nothing but their contexts."""
+        if self._chunks or self._is_single:
+            return 1
+        steps = self._decodes.next_end - self._decodes.steps
+        return 1 + self._decodes.affordable(steps - 1, self.free_blocks)
+
+    def _jump(self, first_s: float, last_s: float, steps: int, until_s: float) -> list[Sequence]:
+        """Takes those of the steps that are planned before `until_s`."""
+        growth_s = (last_s - first_s) / (steps - 1)
+        begun = _begun_before(until_s - self.now_s, first_s, growth_s, most=steps)
+        steps = min(steps, begun + self._plans_ahead)
+        return self.end(_total_s(steps, first_s, growth_s), steps=steps, last_s=first_s + growth_s * (steps - 1))
+
+    def _seconds(self, chunks: list[Chunk]) -> float:
+        seconds = self._step(chunks)
+        if not 0 < seconds < inf:
+            raise ValueError(f"step must say a number of seconds above 0, got {seconds} for {chunks}")
+        return seconds
+
+    def _decode(self, *, context_tokens: float) -> Chunk:
+        return Chunk(new_tokens=1, context_tokens=context_tokens, count=self._decodes.count)
+
+    def _record(self, seconds: float, steps: int) -> StepRecord:
+        return StepRecord(
+            begun_s=self.now_s,
+            seconds=seconds,
+            steps=steps,
+            decodes=self._decodes.count,
+            context_tokens=self._decodes.context_tokens,
+            prompt_tokens=sum(tokens for _, tokens in self._chunks),
+            running=self.running,
+            waiting=self.waiting,
+            free_blocks=self.free_blocks,
+        )
+
+    def _release(self) -> None:
+        for sequence in self._leaving:
+            self._free(sequence)
+        self._leaving = []
+
+    def _take(self, blocks: int) -> None:
+        self.free_blocks -= blocks
+        self._taken_blocks += blocks
+
+    def _free(self, sequence: Sequence) -> None:
+        self.free_blocks += sequence.blocks
+        sequence.blocks = 0
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self._settings.block_tokens)
+
+
+def _total_s(steps: int, first_s: float, growth_s: float) -> float:
+    """Of steps that take first_s, first_s + growth_s, first_s + 2 growth_s, ..."""
+    return steps * first_s + growth_s * steps * (steps - 1) / 2
+
+
+def _begun_before(span_s: float, first_s: float, growth_s: float, *, most: int) -> int:
+    """How many such steps, one after the other and at most `most`, begin before `span_s` has passed."""
+    if span_s <= 0 or _total_s(most - 1, first_s, growth_s) < span_s:
+        return 0 if span_s <= 0 else most
+    # Near the positive root of their total, then exact.
+    slope = first_s - growth_s / 2
+    steps = int(2 * span_s / (slope + sqrt(max(0.0, slope * slope + 2 * growth_s * span_s))))
+    steps = min(most, max(1, steps))
+    while _total_s(steps, first_s, growth_s) < span_s:
+        steps += 1
+    while steps > 1 and _total_s(steps - 1, first_s, growth_s) >= span_s:
+        steps -= 1
+    return steps
