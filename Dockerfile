@@ -19,6 +19,7 @@ COPY headrace headrace
 COPY compress compress
 COPY cluster cluster
 COPY deployments deployments
+COPY simulation simulation
 COPY autoscaling autoscaling
 COPY routing routing
 # Beside a CPU torch, CUDA builds of torch's companions break every import of transformers; nothing needs them.

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cluster import kv_cache
 from cluster.devices import Device
 from cluster.engine_memory import EngineMemory, EngineSettings, engine_memory
+from cluster.kv_cache import Cut, Pool, pool
 from cluster.layouts import layouts
+from cluster.loaded_weights import loaded_bytes
 from cluster.model import Model
 from cluster.step_time import Layout
 
 STEPS_IN_FLIGHT = 2
-"""vLLM prepares a step while another one runs (asynchronous scheduling)."""
+"""vLLM prepares a step while another one runs (asynchronous scheduling); on CPUs it doesn't."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,7 @@ class Fit:
     missing_bytes: int
     """On each device, for one such sequence; 0 when it fits."""
     largest_batch: float
-    """Sequences of the wanted context that the cache holds at once."""
+    """Sequences of the wanted context that the cache holds at once (vLLM's "maximum concurrency")."""
     largest_context: int
     """Tokens of one sequence alone, no more than the model allows."""
 
@@ -40,16 +41,18 @@ def fit(model: Model, device: Device, *, layout: Layout, settings: EngineSetting
 
     Raises NotAllocated.
     """
-    loaded = kv_cache.loaded_bytes(model, tensor_parallel=layout.tensor)
-    memory = engine_memory(model, device, layout=layout, settings=settings, loaded_bytes=-(-loaded // layout.pipeline))
-    wanted_bytes = _sequence_bytes(model, settings.context_tokens, layout, settings)
+    loaded = _of_stage(loaded_bytes(model, tensor_parallel=layout.tensor), layout)
+    memory = engine_memory(model, device, layout=layout, settings=settings, loaded_bytes=loaded)
+    made = pool(model, cut(device, layout, settings))
+    wanted_bytes = _of_stage(made.bytes_of_sequence(settings.context_tokens), layout)
+    held_bytes = max(0, memory.kv_bytes) * layout.pipeline
     return Fit(
         layout=layout,
         memory=memory,
         sequence_bytes=wanted_bytes,
         missing_bytes=max(0, wanted_bytes - memory.kv_bytes),
-        largest_batch=largest_batch(model, memory, layout=layout, settings=settings),
-        largest_context=_largest_context(model, memory, layout, settings),
+        largest_batch=made.max_concurrency(held_bytes, settings.context_tokens),
+        largest_context=_largest_context(model, made, memory, layout, settings),
     )
 
 
@@ -64,46 +67,36 @@ def smallest_fit(
     return next((each for each in found if each.fits), None)
 
 
-def largest_batch(model: Model, memory: EngineMemory, *, layout: Layout, settings: EngineSettings) -> float:
-    """Sequences of the wanted context that the cache holds at once (vLLM's "maximum concurrency")."""
-    if memory.kv_bytes <= 0:
-        return 0.0
-    return kv_cache.max_concurrency(
-        model,
-        kv_bytes=memory.kv_bytes * layout.pipeline,
-        context_tokens=settings.context_tokens,
+def cut(device: Device, layout: Layout, settings: EngineSettings) -> Cut:
+    """How vLLM cuts its cache there. On CPUs windowed layers have longer blocks, and states are kept in float32."""
+    is_cpu = device.capability == "cpu"
+    return Cut(
         tensor_parallel=layout.tensor,
         block_tokens=settings.block_tokens,
+        kernel_tokens=32 if is_cpu else 16,
         kv_bits=settings.kv_bits,
-        in_flight_tokens=STEPS_IN_FLIGHT * settings.batched_tokens,
+        state_bits=32 if is_cpu else None,
+        in_flight_tokens=(1 if is_cpu else STEPS_IN_FLIGHT) * settings.batched_tokens,
     )
 
 
-def _sequence_bytes(model: Model, context_tokens: int, layout: Layout, settings: EngineSettings) -> int:
-    """On each device; a pipeline's groups of layers share it out."""
-    whole = kv_cache.bytes_of_sequence(
-        model,
-        context_tokens,
-        tensor_parallel=layout.tensor,
-        block_tokens=settings.block_tokens,
-        kv_bits=settings.kv_bits,
-        in_flight_tokens=STEPS_IN_FLIGHT * settings.batched_tokens,
-    )
-    return -(-whole // layout.pipeline)
-
-
-def _largest_context(model: Model, memory: EngineMemory, layout: Layout, settings: EngineSettings) -> int:
+def _largest_context(model: Model, made: Pool, memory: EngineMemory, layout: Layout, settings: EngineSettings) -> int:
     """By bisection over whole blocks: a sequence's bytes never shrink as it grows."""
 
     def held(blocks: int) -> bool:
         tokens = min(model.context_tokens, blocks * settings.block_tokens)
-        return _sequence_bytes(model, tokens, layout, settings) <= memory.kv_bytes
+        return _of_stage(made.bytes_of_sequence(tokens), layout) <= memory.kv_bytes
 
     low, high = 0, -(-model.context_tokens // settings.block_tokens)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if held(middle) else (low, middle - 1)
     return min(model.context_tokens, low * settings.block_tokens)
+
+
+def _of_stage(count_bytes: int, layout: Layout) -> int:
+    """A pipeline's groups of layers share it out."""
+    return -(-count_bytes // layout.pipeline)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

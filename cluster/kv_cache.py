@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
-from cluster.loaded_weights import loaded_bytes as loaded_bytes
 from cluster.model import Attention, LatentAttention, Mixer, Model, Recurrence
 
 BLOCK_TOKENS = 16
@@ -84,6 +83,10 @@ class Pool:
         """What a sequence takes while its context grows to this many tokens."""
         return sum(page.blocks(context_tokens, self.in_flight_tokens) for page in self.groups)
 
+    def bytes_of_sequence(self, context_tokens: int) -> int:
+        """The same in bytes: whole blocks."""
+        return self.blocks_of_sequence(context_tokens) * self.block_bytes
+
     def max_concurrency(self, kv_bytes: int, context_tokens: int) -> float:
         """How many sequences of this length fit in this much memory, as vLLM says at its start."""
         return kv_bytes // self.block_bytes / self.blocks_of_sequence(context_tokens)
@@ -93,49 +96,6 @@ def bytes_per_token(model: Model, *, tensor_parallel: int = 1, kv_bits: int | No
     """What one more token adds while it is in every layer's window. States do not grow."""
     cut = Cut(tensor_parallel=tensor_parallel, kv_bits=kv_bits)
     return sum(_token_bytes(mixer, model, cut) for mixer in model.mixers)
-
-
-def bytes_of_sequence(
-    model: Model,
-    context_tokens: int,
-    *,
-    tensor_parallel: int = 1,
-    block_tokens: int = BLOCK_TOKENS,
-    kv_bits: int | None = None,
-    in_flight_tokens: int = IN_FLIGHT_TOKENS,
-) -> int:
-    """What a sequence takes from the pool by the time its context has grown to this many tokens: whole blocks.
-
-    Raises NotAllocated.
-    """
-    cut = Cut(
-        tensor_parallel=tensor_parallel,
-        block_tokens=block_tokens,
-        kv_bits=kv_bits,
-        in_flight_tokens=in_flight_tokens,
-    )
-    made = pool(model, cut)
-    return made.blocks_of_sequence(context_tokens) * made.block_bytes
-
-
-def max_concurrency(
-    model: Model,
-    *,
-    kv_bytes: int,
-    context_tokens: int,
-    tensor_parallel: int = 1,
-    block_tokens: int = BLOCK_TOKENS,
-    kv_bits: int | None = None,
-    in_flight_tokens: int = IN_FLIGHT_TOKENS,
-) -> float:
-    """How many sequences of this length fit in this much memory, as vLLM says at its start. Raises NotAllocated."""
-    cut = Cut(
-        tensor_parallel=tensor_parallel,
-        block_tokens=block_tokens,
-        kv_bits=kv_bits,
-        in_flight_tokens=in_flight_tokens,
-    )
-    return pool(model, cut).max_concurrency(kv_bytes, context_tokens)
 
 
 def pool(model: Model, cut: Cut) -> Pool:

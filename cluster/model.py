@@ -1,7 +1,7 @@
 """What is a decoder made of? Its weights by part, and what each layer keeps of the past."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from cluster.tensors import PartName
@@ -122,3 +122,14 @@ class Model:
         """Parameters that one token's forward pass touches: experts by the share that is active."""
         routed = self.parts["experts"].weights
         return self.parameters - routed + (routed * self.experts.active // self.experts.total if self.experts else 0)
+
+
+def in_float32(model: Model) -> Model:
+    """The model where an engine widens what is stored in 16 bits: weights and cache."""
+    if model.dtype_bits == 32:
+        return model
+    parts = {
+        name: replace(part, loaded_bytes=2 * (part.bytes if part.loaded_bytes is None else part.loaded_bytes))
+        for name, part in model.parts.items()
+    }
+    return replace(model, parts=parts, dtype_bits=32, kv_bits=32)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def describe(config: dict[str, Any], tensors: Iterable[Tensor]) -> Model:
     experts = _experts(fields, held, layers)
     looks = mixers(fields, layers, dtype_bits)
     return Model(
-        architecture=next(iter(config.get("architectures") or ()), str(config.get("model_type"))),
+        architecture=_architecture(config),
         mixers=looks,
         layers=layers,
         hidden=count(fields, "hidden_size"),
@@ -52,6 +51,11 @@ def describe(config: dict[str, Any], tensors: Iterable[Tensor]) -> Model:
         tied=tied,
         quantized=(fields.get("quantization_config") or {}).get("quant_method"),
     )
+
+
+def _architecture(config: Config) -> str:
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else str(config.get("model_type"))
 
 
 def _first(*values: Any) -> Any:
@@ -100,4 +104,4 @@ def _context_tokens(fields: Config, forgets: bool) -> int:
     kind, factor = rotary.get("rope_type") or rotary.get("type"), rotary.get("factor")
     if kind not in SCALED_BY_FACTOR or not factor or str(fields.get("model_type")).startswith("gemma3"):
         return longest
-    return int(min(inf, rotary.get("original_max_position_embeddings", longest) * factor))
+    return int(rotary.get("original_max_position_embeddings", longest) * factor)

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.calibration import Calibration, Residual, identity
 from cluster.devices import Device
 from cluster.model import Model as Shape
+from cluster.model import in_float32
 from cluster.step_time import Coefficients, Layout, step_time
 from cluster.step_work import work
 from deployments.calibration_loads import Load, Point, decodes, joined, prompts
@@ -42,8 +43,9 @@ def calibrate(
     """
     with timed_engine(model, sharers=sharers) as engine:
         facts, measured = engine.facts, measure(engine, tell)
-    layout = Layout(tensor=model.tensor_parallel, pipeline=model.pipeline_parallel)
+    layout = Layout(tensor=model.tensor, pipeline=model.pipeline_parallel)
     dtype = DTYPES[facts.dtype]
+    shape = in_float32(shape) if facts.dtype == "float32" else shape
     sought = Sought(measured, shape, device, dtype=dtype, layout=layout, kv_bits=BITS[facts.dtype])
     coefficients = fit(sought)
     return Calibration(

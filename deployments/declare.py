@@ -100,7 +100,7 @@ def _scaled(low: int, high: int) -> dict[str, Any]:
 
 
 def _ranks(model: Model) -> int:
-    return model.tensor_parallel * model.pipeline_parallel
+    return model.tensor * model.pipeline_parallel
 
 
 def _uses_gpus(model: Model) -> bool:

@@ -57,8 +57,8 @@ class Model(BaseModel):
     """What clients write in `model`: letters, digits, `.`, `_` and `-`."""
     source: Annotated[str, Field(min_length=1)]
     """A fetched name (`smollm2`, `tiny`), a folder, or a hub id."""
-    tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    """Devices over which each layer is split."""
+    tensor_parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """Devices over which each layer is split; `auto`: the fewest GPUs of this machine that hold the model."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
     """Groups of layers, each on its own devices."""
     nodes: Annotated[int, Field(ge=1)] = 1
@@ -68,6 +68,21 @@ class Model(BaseModel):
     replicas: Replicas = Replicas()
     require_reference: bool = False
     """Refuse to serve a checkpoint that has no reference log-probabilities beside it."""
+
+    @property
+    def tensor(self) -> int:
+        """`tensor_parallel` as a number. Raises ValueError while it is `auto`."""
+        if self.tensor_parallel == "auto":
+            raise ValueError(f"{self.name}: tensor_parallel is still auto")
+        return self.tensor_parallel
+
+    @field_validator("tensor_parallel", mode="before")
+    @classmethod
+    def _number_or_auto(cls, given: object) -> object:
+        # Before the two alternatives, each of which would complain for itself.
+        if given != "auto" and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+            raise ValueError(f"should be a whole number above 0, or auto, got {given!r}")
+        return given
 
     @field_validator("engine")
     @classmethod
@@ -94,6 +109,10 @@ class RouterSettings(BaseModel):
     """Routers, each with its own queue."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 1024
     """Requests one router keeps waiting for one model before it refuses more."""
+    allow_media_urls: bool = False
+    """Let requests name images, audio and video by URL, which engines then fetch. Inline `data:` URLs always pass."""
+    allow_chat_templates: bool = False
+    """Let requests bring a chat template of their own, which engines then run."""
 
 
 class Scaling(BaseModel):

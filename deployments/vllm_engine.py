@@ -40,7 +40,7 @@ def engine_arguments(model: Model, *, cpu: bool, avx512: bool) -> dict[str, Any]
     arguments: dict[str, Any] = {
         "model": model.source,
         "served_model_name": [model.name],
-        "tensor_parallel_size": model.tensor_parallel,
+        "tensor_parallel_size": model.tensor,
         "pipeline_parallel_size": model.pipeline_parallel,
         "distributed_executor_backend": "ray" if model.nodes > 1 else "mp",
     }
@@ -81,7 +81,7 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         cpu = current_platform.is_cpu()
-        ranks = model.tensor_parallel * model.pipeline_parallel
+        ranks = model.tensor * model.pipeline_parallel
         claim = _bind_cores(ranks, sharers, claims) if cpu and claims is not None else None
         arguments = engine_arguments(model, cpu=cpu, avx512=_has_avx512())
         meter = StepMeter()

@@ -22,6 +22,7 @@ from headrace.checks import check_hardware
 from headrace.failure import Failure, bad_input
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
+from headrace.fitting import settled
 from headrace.folders import state_folder
 from headrace.serve import fleet_for
 from headrace.steps import Steps
@@ -56,7 +57,8 @@ def calibrate(what: str | None, engine: list[str], *, model: str | None, output:
     device = _device(hardware, sharers)
     _warn_if_busy(hardware, steps)
     for each in [_fetched(model, steps) for model in models]:
-        check_hardware(fleet.model_copy(update={"models": [each]}), hardware)
+        fleet = settled(fleet.model_copy(update={"models": [each]}), hardware)
+        check_hardware(fleet, hardware)
         path = Path(output) if output else calibrations_folder() / f"{device.name}-{each.name}.json"
         calibration = _calibrated(each, device, sharers, steps)
         _write(path, calibration)
@@ -82,7 +84,10 @@ def _device(hardware: Machine, sharers: int) -> Device:
 
 def _warn_if_busy(hardware: Machine, steps: Steps) -> None:
     if (load := os.getloadavg()[0]) > BUSY * hardware.cores:
-        steps.say(f"! this machine is busy (load {load:.1f} on {hardware.cores} cores): times will be too long")
+        steps.say(
+            f"! this machine is busy (load {load:.1f} on {hardware.cores} cores): "
+            "loads that it disturbs are sent again, up to 4 times"
+        )
 
 
 def _calibrated(model: Model, device: Device, sharers: int, steps: Steps) -> Calibration:

@@ -7,6 +7,7 @@ from pathlib import Path
 from cluster.inventory import Machine
 from deployments.fleet import Fleet, Model, RouterSettings
 from headrace.failure import Failure, bad_input
+from headrace.fitting import check_fit
 
 PROCESS_BYTES = 700_000_000
 """Memory of a replica, an engine core or a worker beside weights and KV cache.
@@ -20,6 +21,7 @@ def check_hardware(fleet: Fleet, machine: Machine) -> None:
     """Raises Failure when the hardware does not carry the fleet. Sources are folders by now."""
     for model in fleet.models:
         _check_devices(model, machine)
+        check_fit(model, machine)
     if not machine.gpus:
         _check_memory(fleet, machine)
 
@@ -45,7 +47,7 @@ def memory_need_bytes(model: Model, *, avx512: bool) -> int:
     cache_bytes = arguments["kv_cache_memory_bytes"]
     if not isinstance(cache_bytes, int):
         raise bad_input(f"{model.name}: engine.kv_cache_memory_bytes: should be a number of bytes, got {cache_bytes!r}")
-    ranks = model.tensor_parallel * model.pipeline_parallel
+    ranks = model.tensor * model.pipeline_parallel
     weights_bytes = _weights_bytes(Path(model.source), widened=arguments.get("dtype") == "float32")
     return weights_bytes + ranks * cache_bytes + (2 + ranks) * PROCESS_BYTES
 
@@ -79,7 +81,7 @@ def _check_devices(model: Model, machine: Machine) -> None:
             f"{model.name}: nodes is {model.nodes}, but `headrace serve` starts Ray on this machine alone: "
             "nodes must be 1 here"
         )
-    ranks = model.tensor_parallel * model.pipeline_parallel
+    ranks = model.tensor * model.pipeline_parallel
     need = ranks * max(1, model.replicas.min)
     if machine.gpus and need > len(machine.gpus):
         raise bad_input(

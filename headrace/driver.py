@@ -23,6 +23,7 @@ from headrace.checks import check_hardware, check_port
 from headrace.failure import Failure
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
+from headrace.fitting import settled
 from headrace.folders import run_folder, runs_folder
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
@@ -56,8 +57,8 @@ def serve(wish: Wish, steps: Steps) -> None:
             leftovers.sweep(wish.name, steps)
             with _recorded(wish) as run:
                 check_port(wish.fleet.router)
-                fleet = _fetched(wish.fleet, steps)
                 hardware = machine()
+                fleet = settled(_fetched(wish.fleet, steps), hardware)
                 check_hardware(fleet, hardware)
                 with local_ray(run, fleet, hardware, steps) as live:
                     _deploy(live, fleet, steps)

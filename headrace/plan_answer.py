@@ -7,16 +7,16 @@ from math import inf
 from cluster.calibration import Calibration
 from cluster.devices import Device
 from cluster.engine_memory import EngineSettings, default_settings
-from cluster.fit import Fit, Remedy, fit, largest_batch, remedies, smallest_fit
+from cluster.fit import Fit, Remedy, fit, remedies, smallest_fit
 from cluster.layouts import refusals
-from cluster.model import Model
+from cluster.model import Model, in_float32
 from cluster.service import StepSeconds, usable_slots
 from cluster.sizing import Cost, Sizing, Targets, cost, size
 from cluster.speed import Speed, Speeds, speed, step_seconds
 from cluster.step_time import Layout
 from headrace.plan_asked import Traffic
 from headrace.plan_devices import Place, speeds
-from headrace.plan_variants import Variant, in_float32
+from headrace.plan_variants import Variant
 
 MOST_DEVICES = 64
 """Of one replica, over several machines."""
@@ -193,7 +193,7 @@ def _slots(bare: Answer, held: Fit, traffic: Traffic) -> int:
     """As many whole requests as the cache holds and a step has room for."""
     requests = traffic.requests
     whole = replace(bare.settings, context_tokens=requests.prompt_tokens + requests.output_tokens)
-    cached = largest_batch(bare.model, held.memory, layout=held.layout, settings=whole)
+    cached = fit(bare.model, bare.device, layout=held.layout, settings=whole).largest_batch
     return max(1, usable_slots(requests, slots=int(cached), settings=bare.settings))
 
 

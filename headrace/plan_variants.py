@@ -1,7 +1,7 @@
 """In which forms may a model be served: as it is, quantized by forecast, or as the artefacts in a folder?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +83,6 @@ def arithmetic(config: Mapping[str, Any]) -> str | None:
         case "modelopt":
             return {"FP8": "fp8", "NVFP4": "fp4"}.get(str(quantization.get("quant_algo")))
     return None
-
-
-def in_float32(model: Model) -> Model:
-    """The model where an engine widens what is stored in 16 bits."""
-    parts = {
-        name: replace(part, loaded_bytes=2 * (part.bytes if part.loaded_bytes is None else part.loaded_bytes))
-        for name, part in model.parts.items()
-    }
-    return replace(model, parts=parts, dtype_bits=32, kv_bits=32)
 
 
 def _both(group: Mapping[str, Any]) -> str | None:

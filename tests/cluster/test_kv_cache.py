@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.kv_cache import Cut, NotAllocated, bytes_of_sequence, bytes_per_token, max_concurrency, pool
+from cluster.kv_cache import Cut, NotAllocated, bytes_per_token, pool
 from cluster.model import Attention, Model
 from tests.cluster.published import NAMES, published
 from tests.cluster.shapes import LATENT, STATE, dense, models
@@ -27,8 +27,8 @@ EVERY = st.one_of(models(), st.sampled_from(NAMES).map(lambda name: published(na
 
 def test_llama_8b_keeps_128_kib_for_each_token() -> None:
     assert bytes_per_token(dense()) == 2 * 32 * 8 * 128 * 2
-    assert bytes_of_sequence(dense(), 1000) == 63 * 16 * 131_072
-    assert max_concurrency(dense(), kv_bytes=16 * GIB, context_tokens=8192) == 16.0
+    assert pool(dense(), Cut()).bytes_of_sequence(1000) == 63 * 16 * 131_072
+    assert pool(dense(), Cut()).max_concurrency(16 * GIB, 8192) == 16.0
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_a_latent_is_whole_on_every_device() -> None:
 
 
 def test_an_eight_bit_cache_holds_twice_as_much() -> None:
-    full, half = (max_concurrency(dense(), kv_bytes=GIB, context_tokens=4096, kv_bits=bits) for bits in (16, 8))
+    full, half = (pool(dense(), Cut(kv_bits=bits)).max_concurrency(GIB, 4096) for bits in (16, 8))
     assert half == 2 * full
 
 
 def test_a_window_takes_no_more_than_itself_and_what_is_in_flight() -> None:
     model = published("mistral-7b-v0.1").model
-    within, beyond = (bytes_of_sequence(model, tokens, in_flight_tokens=2048) for tokens in (8_192, 32_768))
+    within, beyond = (pool(model, Cut(in_flight_tokens=2048)).bytes_of_sequence(tokens) for tokens in (8_192, 32_768))
     assert within == beyond == (-(-(4095 + 2048) // 16) + 1) * 16 * bytes_per_token(model)
 
 

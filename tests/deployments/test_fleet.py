@@ -61,7 +61,7 @@ def test_a_misspelt_field_is_named_with_its_place_and_the_nearest_name(tmp_path:
     [
         (
             with_model(tensor_parallel=0),
-            "models[0].tensor_parallel: should be greater than or equal to 1, got 0",
+            "models[0].tensor_parallel: should be a whole number above 0, or auto, got 0",
         ),
         (with_model(name="a/b"), "models[0].name: should be letters, digits, '.', '_' and '-', beginning"),
         (with_model(name="a\n"), "models[0].name: should be letters"),

@@ -135,7 +135,7 @@ def test_the_workers_can_carry_the_whole_fleet(fleet: Fleet, worker_group: dict[
     cpus = int(worker["resources"]["limits"]["cpu"])
     needed = fleet.router.replicas * declare.ROUTER_CPUS
     for model in fleet.models:
-        ranks = model.tensor_parallel * model.pipeline_parallel
+        ranks = model.tensor * model.pipeline_parallel
         assert ranks <= cpus, "an engine's bundle lies on one node"
         needed += ranks * model.replicas.max
     assert needed <= cpus * worker_group["maxReplicas"]
