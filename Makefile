@@ -25,7 +25,6 @@ demo: install ## the same, then stop
 test: ## install, then every test but the long evidence and those that need a GPU
 	@start=$$(date +%s); $(MAKE) --no-print-directory install && \
 	installed=$$(date +%s) && { \
-	$(MAKE) --no-print-directory --jobs=2 fetch-tiny fetch-smollm2 && \
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine-tests other-tests; code=$$?; \
 	echo "make test: $(call seconds_since,$$start) s, of which tests $(call seconds_since,$$installed) s"; \
 	exit $$code; }
@@ -50,11 +49,11 @@ SLOW := -q --durations=10 -m "slow and not prove and not gpu"
 fast-tests:
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=logical
 
-engine-tests:
+engine-tests: fetch-tiny fetch-smollm2
 	@$(BIN)/python -m pytest $(SLOW) --ignore=tests/compress
 
-# On one core, while engines start and wait.
-other-tests:
+# On one core, while the tiny model is trained on the other, and while engines start and wait.
+other-tests: fetch-smollm2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) tests/compress
 

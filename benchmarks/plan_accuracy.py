@@ -7,7 +7,7 @@
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from math import exp, hypot
 from pathlib import Path
@@ -19,11 +19,11 @@ from scipy.optimize import least_squares
 
 from benchmarks import peer_estimators as peers
 from benchmarks.perf_profiles import Array, Kernels, Run, Times, read_decode_attention, read_kernels, read_runs
-from benchmarks.predicted_runs import LINK_SHARE, kv_blocks, predict
+from benchmarks.predicted_runs import kv_blocks, predict
 from benchmarks.published_models import INDEX_BYTES, NOMINAL_PARAMETERS, published
 from cluster.calibration import identity, scaled
 from cluster.kv_cache import bytes_per_token
-from cluster.step_time import Coefficients
+from cluster.step_time import LINK_SHARE, Coefficients
 
 FITTED = "RTXPRO6000_Llama-3.1-8B"
 FIRST, SECOND, ALL = slice(0, 150), slice(150, 300), slice(0, 300)
@@ -31,6 +31,8 @@ TTFT_WEIGHT = 0.2
 """In the fit, of a first token's relative error beside a time per token's: small errors of a step add up in a queue."""
 PRIOR_WEIGHT = 0.3
 """Pull towards where the fit starts, so that coefficients that the run can't tell apart stay put."""
+SOUGHT = ("compute", "bandwidth", "kv_bandwidth", "step_s", "sequence_s", "token_s")
+"""The run's prompts are too short to tell attention's share of arithmetic, which stays that of matrix products."""
 SHARES = (0.3, 1.0)
 OVERHEADS = ((1e-5, 2e-2), (1e-7, 1e-3), (1e-8, 1e-4))
 
@@ -110,10 +112,10 @@ def suggested(fitted: Coefficients, kernels: dict[str, Kernels]) -> Coefficients
 
 def fit(run: Run, start: Coefficients) -> Coefficients:
     """By least squares on the first half's logarithms of times per token and to the first token, near `start`."""
-    origin = np.log(astuple(start))
+    origin = np.log([getattr(start, name) for name in SOUGHT])
 
     def residuals(point: Array) -> Array:
-        seen, said = run.measured.part(FIRST), predict(run, Coefficients(**_named(np.exp(point)))).part(FIRST)
+        seen, said = run.measured.part(FIRST), predict(run, replace(start, **_named(np.exp(point)))).part(FIRST)
         return np.concatenate(
             [
                 np.log(said.token_s / seen.token_s),
@@ -125,11 +127,11 @@ def fit(run: Run, start: Coefficients) -> Coefficients:
     bounds = np.log(np.array([SHARES] * 3 + list(OVERHEADS))).T
     # Coarse differences: a request that moves by a step makes the times jump.
     solved = least_squares(residuals, origin, bounds=(bounds[0], bounds[1]), diff_step=5e-2)
-    return Coefficients(**_named(np.exp(solved.x)))
+    return replace(start, **_named(np.exp(solved.x)))
 
 
 def _named(values: Array) -> dict[str, float]:
-    return dict(zip(Coefficients.__dataclass_fields__, map(float, values), strict=True))
+    return dict(zip(SOUGHT, map(float, values), strict=True))
 
 
 def fitted_figures(run: Run, start: Coefficients, fitted: Coefficients) -> dict[str, Any]:

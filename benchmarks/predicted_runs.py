@@ -12,15 +12,11 @@ from cluster.engine_memory import engine_memory
 from cluster.kv_cache import bytes_per_token
 from cluster.loaded_weights import loaded_bytes
 from cluster.model import Attention, Model, Part
-from cluster.step_time import REDUCE_LATENCY_S, Coefficients, step_time
+from cluster.step_time import LINK_SHARE, REDUCE_LATENCY_S, Coefficients, step_time
 from cluster.step_work import Chunk, Work, work
 from simulation.decodes import Sequence
 from simulation.engine import Engine
 from simulation.replay import replay
-
-LINK_SHARE = 0.5
-"""Of a link's rate that exchanges of a step's size reach: 35 of 64 GB/s between four RTX 5090 over PCIe 5 (NVIDIA/nccl
-issue 1639), 11 of 25 GB/s for 1 MB over an NVLink bridge (NVIDIA/nccl-tests issue 44)."""
 
 
 def predict(
@@ -30,7 +26,7 @@ def predict(
 
     `blocks` of the cache, if they are not to be predicted too.
     """
-    device = replace(run.device, link_bytes_per_s=run.device.link_bytes_per_s * link_share)
+    device = replace(run.device, link_bytes_per_s=run.device.link_bytes_per_s * link_share / LINK_SHARE)
     run = replace(run, device=device)
     if run.data_parallel > 1:
         return _times(in_step(run, coefficients))
@@ -115,7 +111,7 @@ def _joint_step(run: Run, coefficients: Coefficients) -> Callable[[list[list[Chu
             for own in each
         )
         sent_bytes = (ranks - 1) * max(own.reduced_bytes for own in each)
-        exchange_s = REDUCE_LATENCY_S + sent_bytes / run.device.link_bytes_per_s
+        exchange_s = REDUCE_LATENCY_S + sent_bytes / (LINK_SHARE * run.device.link_bytes_per_s)
         return slowest_s + 2 * run.model.layers * exchange_s
 
     return seconds

@@ -61,6 +61,9 @@ class StepTime:
         return self.linear_s + self.attention_s + self.reduce_s + self.overhead_s
 
 
+LINK_SHARE = 0.5
+"""Of a link's rate that exchanges of a step's size reach: 35 of 64 GB/s between four RTX 5090 over PCIe 5 (NVIDIA/nccl
+issue 1639), 11 of 25 GB/s for 1 MB over an NVLink bridge (NVIDIA/nccl-tests issue 44)."""
 REDUCE_LATENCY_S = 10e-6
 """Of one all-reduce, however small: measured NCCL latencies inside a machine are 8 to 20 us."""
 
@@ -93,4 +96,4 @@ def _reduce_s(work: Work, device: Device, *, layers: int, devices: int) -> float
     if devices == 1:
         return 0.0
     sent_bytes = 2 * (devices - 1) / devices * work.reduced_bytes
-    return 2 * layers * (REDUCE_LATENCY_S + sent_bytes / device.link_bytes_per_s)
+    return 2 * layers * (REDUCE_LATENCY_S + sent_bytes / (LINK_SHARE * device.link_bytes_per_s))

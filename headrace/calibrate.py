@@ -84,10 +84,8 @@ def _device(hardware: Machine, sharers: int) -> Device:
 
 def _warn_if_busy(hardware: Machine, steps: Steps) -> None:
     if (load := os.getloadavg()[0]) > BUSY * hardware.cores:
-        steps.say(
-            f"! this machine is busy (load {load:.1f} on {hardware.cores} cores): "
-            "loads that it disturbs are sent again, up to 4 times"
-        )
+        busy = f"this machine is busy (load {load:.1f} on {hardware.cores} cores)"
+        steps.say(f"! {busy}: loads that it disturbs are sent again, up to 4 times")
 
 
 def _calibrated(model: Model, device: Device, sharers: int, steps: Steps) -> Calibration:
