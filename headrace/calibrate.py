@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from cluster.calibration import BadCalibration, Calibration, from_json, quantile, to_json
+from cluster.config_keys import UnknownModel
 from cluster.device_facts import DEVICES, of_driver, this_cpu
 from cluster.devices import Device
 from cluster.inventory import Machine, machine
 from cluster.model_config import read
+from cluster.tensors import UnreadableCheckpoint
 from deployments.declare import engines_at_most
 from deployments.fleet import Fleet, Model, Replicas
 from headrace.checks import check_hardware
@@ -96,7 +98,7 @@ def _calibrated(model: Model, device: Device, sharers: int, steps: Steps) -> Cal
     try:
         with _bar(model.name, steps) as tell:
             return measured(model, read(Path(model.source)), device, sharers=sharers, date=date, tell=tell)
-    except EngineFailed as error:
+    except (EngineFailed, UnknownModel, UnreadableCheckpoint) as error:
         raise Failure(f"{model.name}: {error}") from None
     except ModuleNotFoundError as error:
         raise Failure(f"{error.name} is not installed: pip install 'headrace[compress]'") from None

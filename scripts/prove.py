@@ -33,11 +33,15 @@ def main() -> None:
     sys.exit(any(part["exit_code"] for part in parts))
 
 
+SETTINGS = ("-o", "junit_family=xunit1", "-o", "faulthandler_timeout=0")
+"""Figures of tests are kept, and long ones have their own timeouts only."""
+
+
 def prove_tests() -> dict:
     """Every test marked `prove`: its outcome, seconds and figures."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        part = run("-m", "pytest", "-m", "prove and not gpu", f"--junit-xml={report}")
+        part = run("-m", "pytest", "-m", "prove and not gpu", *SETTINGS, f"--junit-xml={report}")
         cases = ElementTree.parse(report).iter("testcase") if report.exists() else ()
         part["tests"] = [describe(case) for case in cases]
     part["command"] = 'python -m pytest -m "prove and not gpu"'
