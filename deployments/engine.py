@@ -10,7 +10,7 @@ from ray import serve
 
 from deployments import numbers_check, reference
 from deployments.fleet import Model
-from deployments.frames import Cancel, Delta, Failure, Load, Submit
+from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit
 from deployments.link import EngineEnd
 from deployments.vllm_engine import EngineFailed, VllmEngine
 
@@ -42,6 +42,7 @@ class Engine:
         try:
             self._engine = VllmEngine.start(model, sharers=sharers, claims=_claims_folder())
             self._verdict = await self._check_numbers()
+            self._application = await self._engine.application()
         except (EngineFailed, numbers_check.WrongNumbers, reference.BadReference) as error:
             raise RuntimeError(f"{MARK}{model.name}: {error}") from None
         self._link = EngineEnd(
@@ -67,7 +68,7 @@ class Engine:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`."""
-        load = self._engine.load()
+        load = self._load()
         return {
             "running_requests": float(load.running_requests),
             "waiting_requests": float(load.waiting_requests),
@@ -102,13 +103,27 @@ class Engine:
     def _load(self) -> Load:
         load = self._engine.load()
         load.draining = self._draining
+        # Calls that are still being read take credit, or one turn's credits would be granted twice.
+        calls, tokens = self._application.waiting()
+        load.waiting_requests += calls
+        load.prefilling_tokens += tokens
+        load.credit_requests = max(0, load.credit_requests - calls)
+        load.credit_tokens = max(0, load.credit_tokens - tokens)
         return load
 
-    def _hear(self, router: bytes, message: Submit | Cancel) -> None:
-        work = self._run(router, message) if isinstance(message, Submit) else self._cancel(router, message.request)
-        task = asyncio.ensure_future(work)
+    def _hear(self, router: bytes, message: Submit | Call | Cancel) -> None:
+        task = asyncio.ensure_future(self._work(router, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, router: bytes, message: Submit | Call | Cancel) -> None:
+        match message:
+            case Submit():
+                await self._run(router, message)
+            case Call():
+                await self._application.answer(router, message, self._link)
+            case Cancel():
+                await self._cancel(router, message.request)
 
     async def _run(self, router: bytes, request: Submit) -> None:
         run = (router, request.request)
@@ -134,12 +149,14 @@ class Engine:
             await self._engine.cancel(key)
 
     async def _cancel(self, router: bytes, request: int) -> None:
+        self._application.leave(router, request)
         if (key := self._runs.pop((router, request), None)) is not None:
             await self._engine.cancel(key)
 
     def _drop_router(self, router: bytes) -> None:
-        for gone, request in [run for run in self._runs if run[0] == router]:
-            self._hear(gone, Cancel(request))
+        self._application.drop(router)
+        for lost, request in [run for run in self._runs if run[0] == router]:
+            self._hear(lost, Cancel(request))
 
 
 def _claims_folder() -> Path:

@@ -9,6 +9,9 @@ from deployments.fleet import Fleet
 
 DEFINED_IN = "engine/arg_utils.py"
 CLASSES = ("EngineArgs", "AsyncEngineArgs")
+SERVER_SETTINGS = ("tool_call_parser", "enable_auto_tool_choice", "exclude_tools_when_tool_choice_none")
+"""What vLLM's server takes beside engine arguments, and a fleet may give among them. Templates are not: routers render
+with the checkpoint's own."""
 
 
 def check(fleet: Fleet) -> None:
@@ -26,11 +29,11 @@ def check(fleet: Fleet) -> None:
 
 
 def known_arguments() -> list[str]:
-    """Names of vLLM's engine arguments; empty where vLLM is not installed."""
+    """Names of vLLM's engine arguments and of SERVER_SETTINGS; empty where vLLM is not installed."""
     found = find_spec("vllm")
     if found is None or found.origin is None:
         return []
     tree = ast.parse((Path(found.origin).parent / DEFINED_IN).read_text())
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in CLASSES)
     fields = (node.target for part in classes for node in part.body if isinstance(node, ast.AnnAssign))
-    return [field.id for field in fields if isinstance(field, ast.Name)]
+    return [*(field.id for field in fields if isinstance(field, ast.Name)), *SERVER_SETTINGS]

@@ -1,15 +1,15 @@
 """What travels on the link between a router and an engine replica, and in which form?
 
 A frame is one msgpack array. Router to engine: the requests and cancellations of one event-loop turn. Engine to
-router: the deltas of one engine step, with the replica's load in the header. Frames of one direction are numbered
-from 0; a gap means that the peer is not the one it was.
+router: the deltas of one engine step and the parts of answers of vLLM's own application, with the replica's load in
+the header. Frames of one direction are numbered from 0; a gap means that the peer is not the one it was.
 """
 
 from typing import Any
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 BEAT_S = 0.4
 """Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
 SILENCE_S = 2.0
@@ -32,6 +32,21 @@ class Submit(msgspec.Struct, array_like=True, tag="s"):
     """Requests share cached prefixes only with requests of the same salt."""
 
 
+class Call(msgspec.Struct, array_like=True, tag="h"):
+    """A request that vLLM's own HTTP application should answer, in the engine's process."""
+
+    request: int
+    """Number of the request, unique within its router, Submits included."""
+    attempt: int
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    """Those that may pass; names in lower case."""
+    body: bytes
+    prompt_tokens: int
+    """Estimated: the engine's tokenizer knows better, later."""
+
+
 class Cancel(msgspec.Struct, array_like=True, tag="c"):
     """A request whose client is gone."""
 
@@ -43,14 +58,14 @@ class RouterFrame(msgspec.Struct, array_like=True):
 
     version: int
     sequence: int
-    messages: list[Submit | Cancel]
+    messages: list[Submit | Call | Cancel]
 
 
 class Load(msgspec.Struct, array_like=True, kw_only=True):
     """How busy a replica is, at the engine step that the frame belongs to."""
 
     received: int = 0
-    """Submits that came from the router addressed, up to now: what it sent later is not in these figures."""
+    """Submits and Calls that came from the router addressed, up to now: what it sent later is not in these figures."""
     running_requests: int = 0
     waiting_requests: int = 0
     prefilling_tokens: int = 0
@@ -99,6 +114,30 @@ class Delta(msgspec.Struct, array_like=True):
         self.cached_tokens = later.cached_tokens
 
 
+class Part(msgspec.Struct, array_like=True):
+    """Some of an answer of vLLM's application, in order."""
+
+    request: int
+    attempt: int
+    body: bytearray
+    more: bool
+    """False: the answer ends here."""
+    status: int = 0
+    """HTTP status; in the first part only, like the headers."""
+    headers: list[tuple[str, str]] = []
+    prompt_tokens: int = 0
+    """Prompt tokens that the engine took for this call since the part before."""
+    output_tokens: int = 0
+    """Tokens that it made for this call since the part before."""
+
+    def merge(self, later: "Part") -> None:
+        """Takes in the next part of the same answer."""
+        self.body += later.body
+        self.more = later.more
+        self.prompt_tokens += later.prompt_tokens
+        self.output_tokens += later.output_tokens
+
+
 class Failure(msgspec.Struct, array_like=True):
     """A request that the engine did not run to its end."""
 
@@ -120,3 +159,4 @@ class EngineFrame(msgspec.Struct, array_like=True):
     failures: list[Failure] = []
     goodbye: bool = False
     """The last frame: everything was finished."""
+    parts: list[Part] = []

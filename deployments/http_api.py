@@ -1,18 +1,21 @@
 """Which routes does the router offer over HTTP, and what does each answer?"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from deployments.lane import Lane, Ticket
+from deployments import forward
+from deployments.lane import Lane
 from deployments.openai_answers import Answer, Usage
 from deployments.openai_wire import ApiError, ChatRequest, Common, CompletionRequest, parse, sampling
 from deployments.render import Renderer
-from deployments.reply import Send, respond, stream, whole
+from deployments.reply import Send, relay, respond, stream, whole
 from deployments.router_metrics import RouterMetrics
+from deployments.ticket import Ticket
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -32,15 +35,18 @@ class Desk:
     created: int
     wakes: bool
     """It may have no replica until somebody asks."""
+    reasons: bool = False
+    """Its text is parsed for reasoning, which vLLM's application does: every chat goes there."""
 
 
 class HttpApi:
     """The ASGI application. `desks` by model name, in the fleet's order."""
 
-    def __init__(self, desks: dict[str, Desk], metrics: RouterMetrics) -> None:
-        self._desks, self._metrics = desks, metrics
+    def __init__(self, desks: dict[str, Desk], metrics: RouterMetrics, allowed: forward.Allowed) -> None:
+        self._desks, self._metrics, self._allowed = desks, metrics, allowed
         self.draining = False
         self._routes: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
+            **dict.fromkeys(forward.ROUTES, ("POST", self._pass_on)),
             "/v1/chat/completions": ("POST", self._chat),
             "/v1/completions": ("POST", self._complete),
             "/v1/models": ("GET", self._models),
@@ -53,7 +59,7 @@ class HttpApi:
         if scope["type"] != "http":
             return
         try:
-            await self._route(scope)(receive, send)
+            await self._route(scope)(scope, receive, send)
         except ApiError as error:
             self._metrics.refused(error.status)
             await _refuse(send, error)
@@ -61,7 +67,7 @@ class HttpApi:
     def _route(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         path, method = scope["path"], scope["method"]
         if path.startswith("/v1/models/") and method == "GET":
-            return lambda receive, send: self._model(send, path.removeprefix("/v1/models/"))
+            return lambda _scope, _receive, send: self._model(send, path.removeprefix("/v1/models/"))
         if path not in self._routes:
             raise ApiError(
                 404, f"There is no {method} {path} here. Routes: {', '.join(self._routes)}.", code="not_found"
@@ -72,16 +78,19 @@ class HttpApi:
             raise ApiError(405, message, code="method_not_allowed", allow=allowed)
         return route
 
-    async def _chat(self, receive: Receive, send: Send) -> None:
-        request = parse(ChatRequest, await _body(receive))
-        desk = self._desk(request.model)
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        if (request := parse(ChatRequest, body)) is None or (desk := self._desk(request.model)).reasons:
+            return await self._forward(scope, body, receive, send)
         ids = await desk.renderer.chat(request)
         if request.max_completion_tokens is not None:
             request.max_tokens = request.max_completion_tokens
         await self._run(desk, request, [ids], receive, send, chat=True)
 
-    async def _complete(self, receive: Receive, send: Send) -> None:
-        request = parse(CompletionRequest, await _body(receive))
+    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        if (request := parse(CompletionRequest, body)) is None:
+            return await self._forward(scope, body, receive, send)
         desk = self._desk(request.model)
         special = request.add_special_tokens is not False
         prompts = [
@@ -91,6 +100,22 @@ class HttpApi:
         if request.max_tokens is None:
             request.max_tokens = COMPLETION_TOKENS
         await self._run(desk, request, prompts, receive, send, chat=False)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._forward(scope, await _body(receive), receive, send)
+
+    async def _forward(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Lets vLLM's own application answer."""
+        path, fields = scope["path"], forward.read(body)
+        desk = self._asked(fields)
+        if fields is not None:
+            forward.check(path, fields, self._allowed)
+        passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
+        with _watched(desk.lane, receive) as tickets:
+            tickets.append(desk.lane.call(path, passed, body, tokens))
+            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model))
+        if status is not None and status >= 400:
+            self._metrics.refused(status)
 
     async def _run(
         self,
@@ -108,17 +133,24 @@ class HttpApi:
             parameters["max_tokens"] = request.max_tokens
         for ids in prompts:
             _check_length(ids, request.max_tokens, desk.lane.max_model_len, "messages" if chat else "prompt")
-        news, tickets = asyncio.Event(), list[Ticket]()
-        watch = asyncio.ensure_future(_wait_for_disconnect(receive))
-        watch.add_done_callback(lambda _: [desk.lane.leave(ticket) for ticket in tickets])
-        try:
+        news = asyncio.Event()
+        with _watched(desk.lane, receive) as tickets:
             for ids in prompts:
                 tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news))
             metered = self._metrics.watch(desk.lane.model)
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered)
-        finally:
-            watch.cancel()
+
+    def _asked(self, fields: dict[str, Any] | None) -> Desk:
+        """The desk that a forwarded body is for; with one model, a body need not name it."""
+        name = fields.get("model") if fields is not None else None
+        if isinstance(name, str) and name:
+            return self._desk(name)
+        if len(self._desks) == 1:
+            return self._desk(next(iter(self._desks)))
+        if fields is None:
+            raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+        raise ApiError(400, f"'model' must be one of: {', '.join(self._desks)}.", param="model")
 
     def _desk(self, model: str) -> Desk:
         if self.draining:
@@ -135,7 +167,7 @@ class HttpApi:
             )
         return desk
 
-    async def _models(self, _receive: Receive, send: Send) -> None:
+    async def _models(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         data = [self._card(name) for name in self._desks]
         await _json(send, 200, {"object": "list", "data": data})
 
@@ -153,10 +185,10 @@ class HttpApi:
             "max_model_len": desk.lane.max_model_len,
         }
 
-    async def _health(self, _receive: Receive, send: Send) -> None:
+    async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await _json(send, 200, {"status": "ok"})
 
-    async def _ready(self, _receive: Receive, send: Send) -> None:
+    async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         states = {
             name: "ready" if desk.lane.ready() else "asleep" if desk.wakes else "starting"
             for name, desk in self._desks.items()
@@ -165,7 +197,7 @@ class HttpApi:
         status = "ready" if ready else "draining" if self.draining else "starting"
         await _json(send, 200 if ready else 503, {"status": status, "models": states})
 
-    async def _scrape(self, _receive: Receive, send: Send) -> None:
+    async def _scrape(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         lanes = [desk.lane for desk in self._desks.values()]
         await respond(send, 200, self._metrics.text(lanes), b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -209,6 +241,18 @@ async def _body(receive: Receive) -> bytes:
             raise ApiError(413, f"The body is larger than {BODY_BYTES} bytes.", code="body_too_large")
         if not event.get("more_body"):
             return b"".join(parts)
+
+
+@contextmanager
+def _watched(lane: Lane, receive: Receive) -> Iterator[list[Ticket]]:
+    """For the tickets of one client: they leave the lane when it does, and at the end."""
+    tickets: list[Ticket] = []
+    watch = asyncio.ensure_future(_wait_for_disconnect(receive))
+    watch.add_done_callback(lambda _: [lane.leave(ticket) for ticket in tickets])
+    try:
+        yield tickets
+    finally:
+        watch.cancel()
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

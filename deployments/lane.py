@@ -6,15 +6,16 @@ The lane decides nothing itself: `routing` says who may come in, who is next and
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
 import routing
-from deployments.frames import Cancel, Delta, EngineFrame, Failure, Load, Submit
+from deployments.frames import Call, Cancel, EngineFrame, Failure, Load, Part, Submit
 from deployments.link import RouterEnd
 from deployments.openai_wire import ApiError
+from deployments.ticket import Ticket, choices
 
 PREFIX_TOKENS = 128
 """Prompts that share so many first tokens are sent together: one KV block on CPU, eight on GPU."""
@@ -22,64 +23,8 @@ DEPARTURES = 256
 """Departures from the queue that are remembered for its drain rate."""
 ATTEMPTS = 3
 """Replicas that may be lost under a request before it fails."""
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """One prompt on its way. Its reader awaits `news`, then takes."""
-
-    value: routing.Request
-    prompt_ids: list[int]
-    sampling: dict[str, Any]
-    stream: bool
-    news: asyncio.Event
-    """Set when something came, it failed, or the reader left; tickets of one reader may share it."""
-    open_choices: int
-    attempt: int = 0
-    replica: "Replica | None" = None
-    taken: bool = False
-    """Something was given to the reader: from now on a lost replica can't be hidden."""
-    pending: dict[int, Delta] = field(default_factory=dict)
-    failure: Failure | None = None
-    gone: bool = False
-    """The reader left."""
-
-    @property
-    def unread(self) -> bool:
-        """Something is there to take, or more may come."""
-        return bool(self.pending) or self.open_choices > 0
-
-    def take(self) -> Iterable[Delta]:
-        """What has come since the last call, merged by choice. Raises ApiError when the run failed."""
-        if self.pending:
-            self.taken = True
-            deltas, self.pending = self.pending.values(), {}
-            if self.failure is not None:
-                self.news.set()
-            return deltas
-        if self.failure is not None:
-            raise _as_api_error(self.failure)
-        return ()
-
-    def whole(self) -> list[Delta]:
-        """Every choice in order, after the last one ended. Raises ApiError when the run failed."""
-        if self.failure is not None:
-            raise _as_api_error(self.failure)
-        return [self.pending[index] for index in sorted(self.pending)]
-
-    def put(self, delta: Delta) -> bool:
-        """Takes a delta in; True when no choice is left open."""
-        self.open_choices -= delta.finish is not None
-        if (waiting := self.pending.get(delta.index)) is not None:
-            waiting.merge(delta)
-        else:
-            self.pending[delta.index] = delta
-        self.news.set()
-        return self.open_choices <= 0
-
-    def fail(self, failure: Failure) -> None:
-        self.failure = failure
-        self.news.set()
+UNREAD_BYTES = 64 << 20
+"""Of a call's answer, the most that is kept for a client that reads slowly."""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,9 +37,9 @@ class Replica:
     load: Load = field(default_factory=lambda: Load())
     heard: bool = False
     tickets: dict[int, Ticket] = field(default_factory=dict)
-    submits: int = 0
+    sent: int = 0
     on_the_way: deque[int] = field(default_factory=deque)
-    """Prompt tokens of each Submit that the last load does not count yet."""
+    """Prompt tokens of each Submit and Call that the last load does not count yet."""
 
     def value(self) -> routing.Replica:
         flying_tokens = sum(self.on_the_way)
@@ -110,7 +55,7 @@ class Replica:
 
     def hear(self, load: Load) -> None:
         self.load, self.heard = load, True
-        while len(self.on_the_way) > self.submits - load.received:
+        while len(self.on_the_way) > self.sent - load.received:
             self.on_the_way.popleft()
 
 
@@ -154,6 +99,22 @@ class Lane:
             arrived_s=monotonic(),
             prefix=hash(tuple(prompt_ids[:PREFIX_TOKENS])) if len(prompt_ids) >= PREFIX_TOKENS else 0,
         )
+        self._admit(value)
+        self.prompt_tokens += value.prompt_tokens
+        return self._queue(value, Submit(value.id, 0, prompt_ids, sampling, stream, cache_salt=None), news)
+
+    def call(self, path: str, headers: list[tuple[str, str]], body: bytes, prompt_tokens: int) -> Ticket:
+        """Queues a request for vLLM's own application. Its tokens are counted when the engine has told them.
+
+        Raises ApiError when it is refused.
+        """
+        number = next(self._numbers)
+        tokens = min(prompt_tokens, self.max_model_len or prompt_tokens)
+        value = routing.Request(id=number, prompt_tokens=tokens, max_output_tokens=0, arrived_s=monotonic(), prefix=0)
+        self._admit(value)
+        return self._queue(value, Call(number, 0, "POST", path, headers, body, tokens), asyncio.Event())
+
+    def _admit(self, value: routing.Request) -> None:
         refusal = routing.admit(
             value,
             queued_requests=self.queued_requests,
@@ -169,9 +130,10 @@ class Lane:
                 code="overloaded",
                 retry_after_s=refusal.retry_after_s,
             )
-        ticket = Ticket(value, prompt_ids, sampling, stream, news, open_choices=sampling.get("n", 1))
+
+    def _queue(self, value: routing.Request, order: Submit | Call, news: asyncio.Event) -> Ticket:
+        ticket = Ticket(value, order, news, open_choices=choices(order))
         self._wait(ticket)
-        self.prompt_tokens += value.prompt_tokens
         self._dispatch_soon()
         return ticket
 
@@ -180,9 +142,7 @@ class Lane:
         number = ticket.value.id
         if self._waiting.pop(number, None) is not None:
             self._queued_tokens -= ticket.value.prompt_tokens
-        replica = ticket.replica
-        if replica is not None and replica.tickets.pop(number, None) is not None and replica.link is not None:
-            replica.link.say(Cancel(number))
+        self._stop(ticket)
         ticket.gone = True
         ticket.news.set()
 
@@ -209,6 +169,12 @@ class Lane:
             if replica.link is not None:
                 replica.link.close()
 
+    def _stop(self, ticket: Ticket) -> None:
+        """Ends a request in the engine, if it runs there."""
+        replica = self.replicas.get(ticket.replica or "")
+        if replica is not None and replica.tickets.pop(ticket.value.id, None) is not None and replica.link is not None:
+            replica.link.say(Cancel(ticket.value.id))
+
     def _wait(self, ticket: Ticket) -> None:
         self._waiting[ticket.value.id] = ticket
         self._queued_tokens += ticket.value.prompt_tokens
@@ -231,20 +197,12 @@ class Lane:
     def _send(self, ticket: Ticket, replica: Replica) -> None:
         self._queued_tokens -= ticket.value.prompt_tokens
         self._departures.append(routing.Departure(at_s=monotonic(), prompt_tokens=ticket.value.prompt_tokens))
-        ticket.replica = replica
+        ticket.replica = replica.id
         replica.tickets[ticket.value.id] = ticket
-        replica.submits += 1
+        replica.sent += 1
         replica.on_the_way.append(ticket.value.prompt_tokens)
-        submit = Submit(
-            ticket.value.id,
-            ticket.attempt,
-            ticket.prompt_ids,
-            ticket.sampling,
-            ticket.stream,
-            cache_salt=None,
-        )
         assert replica.link is not None
-        replica.link.say(submit)
+        replica.link.say(ticket.order)
 
     def _hear(self, replica: Replica, frame: EngineFrame) -> None:
         replica.hear(frame.load)
@@ -255,11 +213,28 @@ class Lane:
             self.output_tokens += len(delta.token_ids)
             if ticket.put(delta):
                 del replica.tickets[delta.request]
+        for part in frame.parts:
+            self._take_in(replica, part)
         for failure in frame.failures:
             if (ticket := replica.tickets.pop(failure.request, None)) is not None:
                 ticket.fail(failure)
         if self._waiting:
             self._dispatch_soon()
+
+    def _take_in(self, replica: Replica, part: Part) -> None:
+        """Counts a part's tokens, of a call whose client left too, and gives it to its reader."""
+        self.prompt_tokens += part.prompt_tokens
+        self.output_tokens += part.output_tokens
+        ticket = replica.tickets.get(part.request)
+        if ticket is None or ticket.attempt != part.attempt:
+            return
+        if ticket.put_part(part):
+            del replica.tickets[part.request]
+        elif ticket.unread_bytes() > UNREAD_BYTES:
+            self._stop(ticket)
+            ticket.part = None
+            message = f"The answer was not read: more than {UNREAD_BYTES} bytes of it were waiting."
+            ticket.fail(Failure(part.request, part.attempt, 503, message))
 
     def _lose(self, replica: Replica, reason: str) -> None:
         self.replicas.pop(replica.id, None)
@@ -277,14 +252,6 @@ class Lane:
             message = f"The replica that ran this request was lost ({reason})."
             ticket.fail(Failure(ticket.value.id, ticket.attempt, 503, message))
             return False
-        ticket.attempt += 1
-        ticket.replica, ticket.open_choices = None, ticket.sampling.get("n", 1)
-        ticket.pending.clear()
+        ticket.begin_again()
         self.retries += 1
         return True
-
-
-def _as_api_error(failure: Failure) -> ApiError:
-    if failure.status < 500:
-        return ApiError(failure.status, failure.message, param=failure.param)
-    return ApiError(failure.status, failure.message, kind="server_error", code="engine_error")

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TypeVar
 
 import msgspec
 import zmq
@@ -21,11 +22,13 @@ from deployments.frames import (
     BEAT_S,
     SILENCE_S,
     VERSION,
+    Call,
     Cancel,
     Delta,
     EngineFrame,
     Failure,
     Load,
+    Part,
     RouterFrame,
     Submit,
 )
@@ -47,13 +50,26 @@ class RouterPeer:
     full: bool = False
     """It does not read. Each try encodes all that waits for it, so tries are left to the tick."""
     deltas: dict[tuple[int, int, int], Delta] = field(default_factory=dict)
+    parts: dict[tuple[int, int], Part] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+
+    def put(self, answer: Delta | Part | Failure) -> None:
+        """Keeps an answer for the next frame, merged with what waits of the same choice or call."""
+        if isinstance(answer, Failure):
+            self.failures.append(answer)
+        elif isinstance(answer, Part):
+            _merge(self.parts, (answer.request, answer.attempt), answer)
+        else:
+            _merge(self.deltas, (answer.request, answer.attempt, answer.index), answer)
+
+    def has_answers(self) -> bool:
+        return bool(self.deltas or self.parts or self.failures)
 
 
 class EngineEnd:
     """The engine's end: any number of routers.
 
-    `on_message(router, message)` gets each Submit and Cancel; `on_lost(router)` is told when a router is
+    `on_message(router, message)` gets each Submit, Call and Cancel; `on_lost(router)` is told when a router is
     gone; `load()` says how busy the replica is; each router is told its share of the credits.
     """
 
@@ -61,7 +77,7 @@ class EngineEnd:
         self,
         *,
         host: str,
-        on_message: Callable[[bytes, Submit | Cancel], None],
+        on_message: Callable[[bytes, Submit | Call | Cancel], None],
         on_lost: Callable[[bytes], None],
         load: Callable[[], Load],
     ) -> None:
@@ -93,20 +109,17 @@ class EngineEnd:
         """Lets the router with this public key connect."""
         self._allowed.add(router_key)
 
-    def say(self, router: bytes, answer: Delta | Failure) -> None:
+    def say(self, router: bytes, answer: Delta | Part | Failure) -> None:
         """Puts an answer into the frame that leaves at the end of this turn."""
-        peer = self._routers.get(router)
-        if peer is None:
-            return
-        if isinstance(answer, Failure):
-            peer.failures.append(answer)
-        else:
-            key = (answer.request, answer.attempt, answer.index)
-            if (waiting := peer.deltas.get(key)) is not None:
-                waiting.merge(answer)
-            else:
-                peer.deltas[key] = answer
-        self.flush_soon()
+        if (peer := self._routers.get(router)) is not None:
+            peer.put(answer)
+            self.flush_soon()
+
+    async def room(self, router: bytes) -> None:
+        """Returns after what was said to this router has left, or it is gone."""
+        await asyncio.sleep(0)
+        while (peer := self._routers.get(router)) is not None and peer.full:
+            await asyncio.sleep(BEAT_S / 8)
 
     def announce(self) -> None:
         """Tells every router the load now, without waiting for an answer to send."""
@@ -134,7 +147,7 @@ class EngineEnd:
     def _flush(self) -> None:
         self._flush_due = False
         for router, peer in list(self._routers.items()):
-            if (peer.deltas or peer.failures) and not peer.full:
+            if peer.has_answers() and not peer.full:
                 self._send(router, peer)
 
     def _send(self, router: bytes, peer: RouterPeer, goodbye: bool = False) -> None:
@@ -142,8 +155,8 @@ class EngineEnd:
         load.received = peer.received_submits
         load.credit_requests = -(-load.credit_requests // len(self._routers))
         load.credit_tokens //= len(self._routers)
-        deltas = list(peer.deltas.values())
-        frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye)
+        deltas, parts = list(peer.deltas.values()), list(peer.parts.values())
+        frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye, parts)
         try:
             peer.full = not self._wire.send(router, self._encode(frame))
         except zmq.ZMQError:
@@ -153,7 +166,7 @@ class EngineEnd:
             return
         peer.sent_frames += 1
         peer.spoke_s = monotonic()
-        peer.deltas, peer.failures = {}, []
+        peer.deltas, peer.parts, peer.failures = {}, {}, []
 
     def _hear(self, parts: list[bytes]) -> None:
         router, body = parts
@@ -169,7 +182,7 @@ class EngineEnd:
             return
         peer.received_frames += 1
         for message in frame.messages:
-            if isinstance(message, Submit):
+            if not isinstance(message, Cancel):
                 peer.received_submits += 1
             self._on_message(router, message)
 
@@ -206,7 +219,7 @@ class RouterEnd:
         self._on_frame, self._on_lost = on_frame, on_lost
         self._decode = msgspec.msgpack.Decoder(EngineFrame).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._waiting: list[Submit | Cancel] = []
+        self._waiting: list[Submit | Call | Cancel] = []
         self._sent_frames = self._received_frames = 0
         self._heard_s = self._spoke_s = monotonic()
         self.alive = True
@@ -221,7 +234,7 @@ class RouterEnd:
         self._send()
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
-    def say(self, message: Submit | Cancel) -> None:
+    def say(self, message: Submit | Call | Cancel) -> None:
         """Puts a message into the frame that leaves at the end of this turn."""
         self._waiting.append(message)
         if not self._flush_due:
@@ -277,3 +290,14 @@ class RouterEnd:
             self._send()
         if self.alive:
             self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
+
+
+K = TypeVar("K")
+A = TypeVar("A", Delta, Part)
+
+
+def _merge(waiting: dict[K, A], key: K, answer: A) -> None:
+    if (earlier := waiting.get(key)) is not None:
+        earlier.merge(answer)
+    else:
+        waiting[key] = answer

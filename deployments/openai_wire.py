@@ -1,7 +1,8 @@
-"""What may an OpenAI-style request body say, and what is wrong with one that can't be taken?"""
+"""Which OpenAI-style request bodies ask for plain text, and what do they say?
 
-import difflib
-import re
+The others are vLLM's own application's to read: `parse` answers None.
+"""
+
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -72,6 +73,12 @@ class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
+    # Clients write these out of habit. They ask for nothing only as they are here.
+    response_format: None = None
+
+    def plain(self) -> bool:
+        """Whether the fields agree with each other, and none of them needs more than text."""
+        return self.stream_options is None or bool(self.stream)
 
 
 class TextPart(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,6 +90,12 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     role: str
     content: str | list[TextPart] | None = None
     name: str | None = None
+    # The official client's `model_dump()` writes these into each answer that is sent back.
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
 
 
 class ChatRequest(Common, kw_only=True, forbid_unknown_fields=True):
@@ -90,35 +103,34 @@ class ChatRequest(Common, kw_only=True, forbid_unknown_fields=True):
     max_completion_tokens: Count | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    tools: None = None
+    tool_choice: None = None
+    logprobs: bool | None = None
+    top_logprobs: None = None
+
+    def plain(self) -> bool:
+        return Common.plain(self) and not self.logprobs
 
 
 class CompletionRequest(Common, kw_only=True, forbid_unknown_fields=True):
     prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
 
+    echo: bool | None = None
+    suffix: None = None
+    logprobs: None = None
+
+    def plain(self) -> bool:
+        """Also: prompts are all of one kind."""
+        kinds = {type(item) for item in self.prompt} if isinstance(self.prompt, list) else ()
+        return Common.plain(self) and not self.echo and len(kinds) <= 1
+
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, one by one: texts or token ids. Raises ApiError when kinds are mixed."""
+        """The prompts, one by one: texts or token ids."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         items: list[Any] = self.prompt
-        kinds = {type(item) for item in items}
-        if len(kinds) > 1:
-            raise ApiError(400, "'prompt' mixes texts, token ids and lists of token ids.", param="prompt")
-        return [items] if kinds == {int} else items
+        return [items] if type(items[0]) is int else items
 
-
-NOT_OFFERED = {
-    "audio", "best_of", "chat_template", "chat_template_kwargs", "documents", "echo", "function_call",
-    "functions", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "logprobs", "modalities",
-    "parallel_tool_calls", "prediction", "prompt_logprobs", "reasoning_effort", "response_format",
-    "structured_outputs", "suffix", "tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options",
-}  # fmt: skip
-"""Fields of the API that this server knows but can't serve yet."""
-
-NOT_OFFERED_IN_MESSAGES = {
-    "annotations", "audio", "function_call", "reasoning", "reasoning_content", "refusal", "tool_call_id",
-    "tool_calls",
-}  # fmt: skip
-"""The same, of a message."""
 
 SAMPLING = (
     "n", "stop", "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty",
@@ -131,15 +143,13 @@ T = TypeVar("T", ChatRequest, CompletionRequest)
 _DECODERS: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, CompletionRequest)}
 
 
-def parse(kind: type[T], body: bytes) -> T:
-    """Reads a request body. Raises ApiError(400) that names the field, what was wrong and what is allowed."""
+def parse(kind: type[T], body: bytes) -> T | None:
+    """Reads the body of a request for plain text; None when it is none: other fields, or something wrong with them."""
     try:
         request = _DECODERS[kind].decode(body)
-    except msgspec.DecodeError as error:
-        request = _without_idle_fields(kind, body, str(error))
-    if request.stream_options is not None and not request.stream:
-        raise ApiError(400, "stream_options is only allowed with stream: true.", param="stream_options")
-    return request
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request if request.plain() else None
 
 
 def sampling(request: Common) -> dict[str, Any]:
@@ -148,68 +158,3 @@ def sampling(request: Common) -> dict[str, Any]:
     if given.get("n") == 1:
         del given["n"]
     return given
-
-
-def _active(fields: dict[str, Any], not_offered: set[str]) -> dict[str, Any]:
-    """Without the fields that ask for nothing: clients send `tools: []` or `refusal: null` out of habit."""
-    return {name: value for name, value in fields.items() if name not in not_offered or not _is_idle(name, value)}
-
-
-def _is_idle(name: str, value: Any) -> bool:
-    if value in (None, False, 0, [], {}, "none"):
-        return True
-    return (name, value) in (("response_format", {"type": "text"}), ("best_of", 1))
-
-
-def _without_idle_fields(kind: type[T], body: bytes, words: str) -> T:
-    """Parses again without the fields that ask for nothing; raises ApiError when there are none."""
-    try:
-        fields = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise ApiError(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
-    if not isinstance(fields, dict):
-        raise ApiError(400, "The body must be a JSON object.")
-    active = _active(fields, NOT_OFFERED)
-    if isinstance(messages := active.get("messages"), list):
-        active["messages"] = [
-            _active(message, NOT_OFFERED_IN_MESSAGES) if isinstance(message, dict) else message for message in messages
-        ]
-    if active == fields:
-        raise _field_error(kind, fields, words)
-    return parse(kind, msgspec.json.encode(active))
-
-
-def _field_error(kind: type, fields: dict[str, Any], words: str) -> ApiError:
-    """Turns msgspec's words ("Expected `int`, got `str` - at `$.n`") into one sentence about the field."""
-    where = re.search(r" - at `\$\.?([^`]*)`$", words)
-    path = where.group(1) if where else ""
-    said = (words[: where.start()] if where else words).replace("`", "")
-    if unknown := re.search(r"unknown field (.*)", said):
-        return _unknown_field(kind, unknown.group(1), path)
-    if missing := re.search(r"missing required field (.*)", said):
-        name = f"{path}.{missing.group(1)}".lstrip(".")
-        return ApiError(400, f"'{name}' is missing.", param=name)
-    # A path through a dictionary ends in [...]: which of its values it was is not said.
-    shown = "" if "..." in path else f" (it was {msgspec.json.encode(_value_at(fields, path)).decode()[:80]})"
-    return ApiError(400, f"'{path}': {said}{shown}.", param=path.removesuffix("[...]"))
-
-
-def _unknown_field(kind: type, name: str, path: str) -> ApiError:
-    param = f"{path}.{name}".lstrip(".")
-    if name in (NOT_OFFERED_IN_MESSAGES if path else NOT_OFFERED):
-        message = f"'{param}' is not offered by this server yet."
-        return ApiError(400, message, param=param, code="unsupported_parameter")
-    inside = f" in '{path}'" if path else ""
-    known = [] if path else [field.name for field in msgspec.structs.fields(kind)]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return ApiError(400, f"Unknown field '{name}'{inside}.{hint}", param=param, code="unknown_parameter")
-
-
-def _value_at(value: Any, path: str) -> Any:
-    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-        try:
-            value = value[key] if key else value[int(index)]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value

@@ -1,20 +1,22 @@
-"""How do the deltas of one HTTP request become its answer, streamed or whole?"""
+"""How does what an engine says become the answer to an HTTP request, streamed or whole?"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from deployments.lane import Ticket
+from deployments.frames import Part
 from deployments.openai_answers import Answer, error_event
 from deployments.openai_wire import ApiError
 from deployments.router_metrics import Metered
+from deployments.ticket import Ticket
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+_EVENTS = "text/event-stream; charset=utf-8"
 _EVENT_STREAM = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")],
+    "headers": [(b"content-type", _EVENTS.encode()), (b"cache-control", b"no-cache")],
 }
 
 
@@ -76,6 +78,48 @@ async def whole(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, 
     finally:
         metered.end(outcome)
     await respond(send, 200, answer.whole(choices))
+
+
+async def relay(ticket: Ticket, send: Send, metered: Metered) -> int | None:
+    """Passes an answer of vLLM's application on as its parts come; its status, None when the client left before.
+
+    An error before the first part is raised as ApiError, a later one is an event; where it can't be, the answer ends
+    short of its length.
+    """
+    status, events, outcome = None, False, "failed"
+    try:
+        async for part in _parts(ticket):
+            if part.output_tokens:
+                metered.tokens(part.output_tokens)
+            if status is None:
+                status, events = part.status, ("content-type", _EVENTS) in part.headers
+                await send(_start(part))
+            await send({"type": "http.response.body", "body": bytes(part.body), "more_body": part.more})
+        outcome = "cancelled" if ticket.gone else "ok" if status is not None and status < 400 else "failed"
+    except ApiError as error:
+        if status is None:
+            raise
+        if events:  # what came before may have been cut within an event
+            await send({"type": "http.response.body", "body": b"\n\n" + error_event(error.body)})
+    finally:
+        metered.end(outcome)
+    return status
+
+
+async def _parts(ticket: Ticket) -> AsyncIterator[Part]:
+    """The parts of a call's answer, to its end or until its reader left. Raises ApiError when the call failed."""
+    while ticket.unread:
+        await ticket.news.wait()
+        ticket.news.clear()
+        if ticket.gone:
+            return
+        if (part := ticket.take_part()) is not None:
+            yield part
+
+
+def _start(part: Part) -> dict[str, Any]:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in part.headers]
+    return {"type": "http.response.start", "status": part.status, "headers": headers}
 
 
 def _events(tickets: Sequence[Ticket], answer: Answer, metered: Metered) -> list[bytes]:

@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
+from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
 from deployments.lane import Lane, Replica
 from deployments.link import RouterEnd
@@ -39,7 +40,8 @@ class Router:
         self._engines = engines
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
-        self._api = HttpApi(self._desks, RouterMetrics())
+        allowed = Allowed(media_urls=fleet.router.allow_media_urls, chat_templates=fleet.router.allow_chat_templates)
+        self._api = HttpApi(self._desks, RouterMetrics(), allowed)
         listener = _listen(fleet.router.host, fleet.router.port)
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -109,7 +111,8 @@ async def _describe(handle: DeploymentHandle, key: bytes) -> list[dict[str, Any]
 def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
     lane = Lane(model.name, max_queued_requests=fleet.router.max_queued_requests, log=log.warning)
     created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
-    return Desk(lane, Renderer(model.source, threads), created, wakes=model.replicas.min == 0)
+    wakes, reasons = model.replicas.min == 0, bool(model.engine.get("reasoning_parser"))
+    return Desk(lane, Renderer(model.source, threads), created, wakes, reasons)
 
 
 def _listen(host: str, port: int) -> socket.socket:

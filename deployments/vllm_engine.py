@@ -12,6 +12,8 @@ from time import monotonic
 from typing import Any
 
 from cluster import cores
+from deployments import vllm_app
+from deployments.engine_arguments import SERVER_SETTINGS
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Load, Submit
 from deployments.step_meter import StepMeter
@@ -48,15 +50,18 @@ def engine_arguments(model: Model, *, cpu: bool, avx512: bool) -> dict[str, Any]
         arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
         if not avx512:
             arguments["dtype"] = "float32"
-    return arguments | model.engine
+    return arguments | {name: value for name, value in model.engine.items() if name not in SERVER_SETTINGS}
 
 
 class VllmEngine:
     """One running engine. Made by `start`; every other method belongs to one event loop."""
 
-    def __init__(self, engine: Any, meter: StepMeter, claim: cores.Claim | None) -> None:
+    def __init__(
+        self, engine: Any, meter: StepMeter, claim: cores.Claim | None, served: dict[str, Any] | None = None
+    ) -> None:
         config = engine.vllm_config
         self._engine, self._meter, self._claim = engine, meter, claim
+        self._served = served or {}
         self.max_model_len: int = config.model_config.max_model_len
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.vocabulary_size: int = config.model_config.get_vocab_size()
@@ -98,7 +103,11 @@ class VllmEngine:
         # vLLM adds its Prometheus recorder unasked; nobody can read it here.
         manager: Any = engine.logger_manager
         manager.stat_loggers = [meter]
-        return cls(engine, meter, claim)
+        return cls(engine, meter, claim, arguments | model.engine)
+
+    async def application(self) -> vllm_app.Application:
+        """vLLM's own HTTP application over this engine."""
+        return await vllm_app.build(self._engine, self._served, self._meter.work_arrived)
 
     async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
         """Hands a request to the engine; `emit` then gets its deltas, on this loop, until one with a finish.
@@ -270,6 +279,8 @@ def quiet_environment() -> None:
     """Settings that vLLM reads at import; those already given stay."""
     for name, value in (("VLLM_NO_USAGE_STATS", "1"), ("VLLM_LOGGING_LEVEL", "WARNING")):
         os.environ.setdefault(name, value)
+    # Keys are the routers': vLLM's application would ask for this one, which never reaches it.
+    os.environ.pop("VLLM_API_KEY", None)
 
 
 def _bind_cores(ranks: int, sharers: int, folder: Path) -> cores.Claim:

@@ -24,6 +24,8 @@ router:
   port: 8000                 # OpenAI-compatible endpoint
   replicas: 1                # routers, each with its own queue
   max_queued_requests: 1024  # waiting requests per router and model before more are refused
+  allow_media_urls: false    # may requests name images and audio by URL, which engines then fetch?
+  allow_chat_templates: false # may requests bring a chat template of their own?
 
 scaling:
   target_utilization: 0.7    # share of an engine's request slots that should be busy

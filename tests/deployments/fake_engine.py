@@ -12,9 +12,11 @@ from typing import Any
 
 import zmq
 
-from deployments.frames import Cancel, Delta, Failure, Load, Submit
+from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit
 from deployments.lane import Lane, Replica
 from deployments.link import EngineEnd, RouterEnd
+from deployments.vllm_app import Application
+from tests.deployments.small_app import SmallApp
 
 SAYING = "Ein Bächlein fließt 🚰 durchs Gerinne — 水は低きに流れる. « Voilà »! "
 CONTEXT_TOKENS = 4096
@@ -58,7 +60,7 @@ class Run:
 
 
 class FakeEngine:
-    """Runs `slots` requests at once, one token of each choice in each step.
+    """Runs `slots` requests at once, one token of each choice in each step; calls are a small application's.
 
     `step_s` is the table of step times: the last one repeats. `fail_after` tokens of a request it fails;
     `refuse` is said to every request, with status 400.
@@ -77,6 +79,11 @@ class FakeEngine:
         self._runs: dict[tuple[bytes, int], Run] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self.app = SmallApp()
+        self.calls: list[Call] = []
+        self._application = Application(self.app, self._abort)
+        self._answers: set[asyncio.Task[None]] = set()
+        self.aborted: list[str] = []
         self.submits: list[Submit] = []
         self.cancels: list[int] = []
         self.steps = 0
@@ -92,7 +99,7 @@ class FakeEngine:
 
     @property
     def unfinished(self) -> int:
-        return len(self._runs)
+        return len(self._runs) + self._application.open_calls
 
     def join(self, lane: Lane, name: str = "replica") -> Replica:
         """Links a lane to this engine, with a key of its own."""
@@ -119,6 +126,11 @@ class FakeEngine:
                 del self._runs[key]
         self._news.set()
 
+    def forget(self) -> None:
+        """Forgets what it has heard so far."""
+        self.submits, self.calls, self.cancels = [], [], []
+        self.app.left, self.app.sent_bytes = [], 0
+
     def drain(self) -> None:
         """Finishes what it has and takes nothing new."""
         self.draining = True
@@ -132,6 +144,8 @@ class FakeEngine:
         if self._timer is not None:
             self._timer.cancel()
         self._runs = {}
+        for task in self._answers:
+            task.cancel()
         self.link.close()
 
     def _load(self) -> Load:
@@ -139,21 +153,35 @@ class FakeEngine:
             running_requests=min(self._slots, len(self._runs)),
             waiting_requests=max(0, len(self._runs) - self._slots),
             slots=self._slots,
-            credit_requests=max(0, self._slots - len(self._runs)),
+            credit_requests=max(0, self._slots - self.unfinished),
             credit_tokens=CONTEXT_TOKENS,
             kv_tokens=CONTEXT_TOKENS,
             prefill_tokens_per_s=1000.0,
             draining=self.draining,
         )
 
-    def _hear(self, router: bytes, message: Submit | Cancel) -> None:
-        if isinstance(message, Submit):
-            self.submits.append(message)
-            self._begin(router, message)
-        else:
-            self.cancels.append(message.request)
-            self._runs.pop((router, message.request), None)
+    def _hear(self, router: bytes, message: Submit | Call | Cancel) -> None:
+        match message:
+            case Submit():
+                self.submits.append(message)
+                self._begin(router, message)
+            case Call():
+                self.calls.append(message)
+                self._answer(router, message)
+            case Cancel():
+                self.cancels.append(message.request)
+                self._application.leave(router, message.request)
+                self._runs.pop((router, message.request), None)
         self._news.set()
+
+    def _answer(self, router: bytes, call: Call) -> None:
+        task = asyncio.ensure_future(self._application.answer(router, call, self.link))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+        task.add_done_callback(lambda _: self._news.set())
+
+    async def _abort(self, names: list[str]) -> None:
+        self.aborted.extend(names)
 
     def _begin(self, router: bytes, submit: Submit) -> None:
         if self._refuse is not None:
@@ -168,6 +196,7 @@ class FakeEngine:
 
     def _drop_router(self, router: bytes) -> None:
         self._runs = {key: run for key, run in self._runs.items() if run.router != router}
+        self._application.drop(router)
         self._news.set()
 
     def _step_later(self) -> None:

@@ -14,6 +14,7 @@ import httpx
 import openai
 import uvicorn
 
+from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
 from deployments.lane import Lane
 from deployments.openai_wire import ChatRequest, Message
@@ -22,6 +23,7 @@ from deployments.router_metrics import RouterMetrics
 from tests.deployments.fake_engine import FakeEngine, Said, expected
 
 MODEL = "tiny"
+NOTHING_MORE = Allowed()
 
 
 @dataclass(kw_only=True)
@@ -68,7 +70,8 @@ class Served:
     def connection(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> Iterator[socket.socket]:
         """A bare connection that has just sent a request. Its receive buffer is small."""
         content = json.dumps({"model": MODEL} | body).encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(content)}\r\n\r\n"
+        kind = "content-type: application/json"
+        head = f"POST {path} HTTP/1.1\r\nhost: test\r\n{kind}\r\ncontent-length: {len(content)}\r\n\r\n"
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
             client.connect(("127.0.0.1", self.port))
@@ -79,7 +82,11 @@ class Served:
 
 @asynccontextmanager
 async def serve(
-    folder: Path, *engines: FakeEngine, max_queued_requests: int = 100, wakes: bool = False
+    folder: Path,
+    *engines: FakeEngine,
+    max_queued_requests: int = 100,
+    wakes: bool = False,
+    allowed: Allowed = NOTHING_MORE,
 ) -> AsyncIterator[Served]:
     """Serves the tokenizer in `folder` with these engines, until the end."""
     lane = Lane(MODEL, max_queued_requests=max_queued_requests, log=lambda _: None)
@@ -88,7 +95,7 @@ async def serve(
         with ThreadPoolExecutor(max_workers=1) as threads:
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
-            api = HttpApi({MODEL: desk}, RouterMetrics())
+            api = HttpApi({MODEL: desk}, RouterMetrics(), allowed)
             async with _server(api) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from deployments.frames import VERSION, Cancel, Delta, EngineFrame, Failure, Load, Submit
-from deployments.lane import Lane, Replica, Ticket
+from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit
+from deployments.lane import Lane, Replica
 from deployments.openai_wire import ApiError
+from deployments.ticket import Ticket
 
 
 @dataclass
@@ -21,8 +22,8 @@ class Engine:
     tokens: int = 1000
     draining: bool = False
     name: str = "a"
-    said: list[Submit | Cancel] = field(default_factory=list)
-    running: dict[int, Submit] = field(default_factory=dict)
+    said: list[Submit | Call | Cancel] = field(default_factory=list)
+    running: dict[int, Submit | Call] = field(default_factory=dict)
     most: int = 0
     closed: bool = False
 
@@ -33,9 +34,9 @@ class Engine:
         self._on_frame, self._on_lost = on_frame, on_lost
         return self
 
-    def say(self, message: Submit | Cancel) -> None:
+    def say(self, message: Submit | Call | Cancel) -> None:
         self.said.append(message)
-        if isinstance(message, Submit):
+        if not isinstance(message, Cancel):
             self.running[message.request] = message
             self.most = max(self.most, len(self.running))
         else:
@@ -49,16 +50,22 @@ class Engine:
         return [message for message in self.said if isinstance(message, Submit)]
 
     @property
-    def numbers(self) -> list[int]:
-        return [submit.request for submit in self.submits]
+    def calls(self) -> list[Call]:
+        return [message for message in self.said if isinstance(message, Call)]
 
-    async def frame(self, *deltas: Delta, failures: list[Failure] | None = None) -> None:
+    @property
+    def numbers(self) -> list[int]:
+        return [message.request for message in self.said if not isinstance(message, Cancel)]
+
+    async def frame(self, *said: Delta | Part, failures: list[Failure] | None = None) -> None:
         """Sends a frame, with what this engine can take now, and lets the lane act on it."""
-        for delta in deltas:
-            if delta.finish is not None:
-                self.running.pop(delta.request, None)
+        deltas = [answer for answer in said if isinstance(answer, Delta)]
+        parts = [answer for answer in said if isinstance(answer, Part)]
+        ended = [delta.request for delta in deltas if delta.finish is not None]
+        for request in ended + [part.request for part in parts if not part.more]:
+            self.running.pop(request, None)
         load = Load(
-            received=len(self.submits),
+            received=len(self.numbers),
             running_requests=len(self.running),
             slots=self.slots,
             credit_requests=self.slots - len(self.running),
@@ -66,7 +73,7 @@ class Engine:
             prefill_tokens_per_s=100.0,
             draining=self.draining,
         )
-        self._on_frame(EngineFrame(VERSION, 0, load, list(deltas), failures or []))
+        self._on_frame(EngineFrame(VERSION, 0, load, deltas, failures or [], False, parts))
         await turn()
 
     async def die(self) -> None:
@@ -84,13 +91,13 @@ def check(lane: Lane, tickets: list[Ticket]) -> None:
     """What must hold between any two turns."""
     waiting = [ticket for ticket in tickets if ticket.value.id in lane._waiting]
     assert lane.queued_requests == len(waiting) == len(lane._waiting)
-    assert lane.queued_tokens == sum(len(ticket.prompt_ids) for ticket in waiting)
+    assert lane.queued_tokens == sum(ticket.value.prompt_tokens for ticket in waiting)
     running = [ticket for replica in lane.replicas.values() for ticket in replica.tickets.values()]
     assert lane.open_requests() == len(waiting) + len(running)
     assert not {id(ticket) for ticket in waiting} & {id(ticket) for ticket in running}
     for ticket in running:
         assert ticket.replica is not None
-        assert ticket.replica.tickets[ticket.value.id] is ticket
+        assert lane.replicas[ticket.replica].tickets[ticket.value.id] is ticket
     for ticket in tickets:
         ended = ticket.gone or ticket.failure is not None or ticket.open_choices <= 0
         assert ended != (ticket in waiting or ticket in running)
@@ -110,6 +117,11 @@ class Door:
         self.tickets.append(ticket)
         return ticket
 
+    def call(self, body: bytes = b"{}", tokens: int = 10) -> Ticket:
+        ticket = self.lane.call("/v1/responses", [("accept", "*/*")], body, tokens)
+        self.tickets.append(ticket)
+        return ticket
+
 
 def make_door(**limits: Any) -> Door:
     log: list[str] = []
@@ -120,9 +132,19 @@ def token(ticket: Ticket, text: str = "x", finish: str | None = None, index: int
     return Delta(ticket.value.id, ticket.attempt, index, text, [1], finish)
 
 
+def part(ticket: Ticket, body: bytes = b"x", more: bool = True, **told: Any) -> Part:
+    return Part(ticket.value.id, ticket.attempt, bytearray(body), more, **told)
+
+
 def error(ticket: Ticket) -> ApiError:
     with pytest.raises(ApiError) as refused:
         ticket.take()
+    return refused.value
+
+
+def error_of_call(ticket: Ticket) -> ApiError:
+    with pytest.raises(ApiError) as refused:
+        ticket.take_part()
     return refused.value
 
 

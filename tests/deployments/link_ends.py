@@ -13,7 +13,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from deployments.frames import VERSION, Cancel, EngineFrame, Load, RouterFrame, Submit
+from deployments.frames import VERSION, Call, Cancel, EngineFrame, Load, RouterFrame, Submit
 from deployments.link import EngineEnd, RouterEnd
 
 
@@ -43,7 +43,7 @@ class Ear:
 
     @property
     def frames(self) -> list[EngineFrame]:
-        return [frame for frame in self.heard if frame.deltas or frame.failures or frame.goodbye]
+        return [frame for frame in self.heard if frame.deltas or frame.parts or frame.failures or frame.goodbye]
 
 
 @contextmanager
@@ -94,5 +94,5 @@ def submit(number: int) -> Submit:
     return Submit(number, 0, [1, 2, 3], {"max_tokens": 4}, True, None)
 
 
-def frame(sequence: int, *messages: Submit | Cancel, version: int = VERSION) -> bytes:
+def frame(sequence: int, *messages: Submit | Call | Cancel, version: int = VERSION) -> bytes:
     return msgspec.msgpack.encode(RouterFrame(version, sequence, list(messages)))

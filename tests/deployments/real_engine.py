@@ -17,6 +17,7 @@ import zmq
 
 from deployments.engine import Engine
 from deployments.fleet import Model
+from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
 from deployments.lane import Lane, Replica
 from deployments.link import RouterEnd
@@ -34,7 +35,9 @@ async def main(folder: str, port: int, arguments: dict[str, Any]) -> None:
         lane = Lane(NAME, max_queued_requests=100, log=print)
         desk = Desk(lane, Renderer(folder, threads), created=1, wakes=False)
         _join(lane, engine)
-        config = uvicorn.Config(HttpApi({NAME: desk}, RouterMetrics()), port=port, log_config=None, lifespan="off")
+        config = uvicorn.Config(
+            HttpApi({NAME: desk}, RouterMetrics(), Allowed()), port=port, log_config=None, lifespan="off"
+        )
         server = uvicorn.Server(config)
         # uvicorn sends the signal that ended it once more, to whoever handled it before.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)

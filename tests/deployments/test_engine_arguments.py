@@ -22,6 +22,10 @@ def test_arguments_of_the_installed_engine_pass() -> None:
     )
 
 
+def test_what_vllm_s_server_needs_to_call_tools_passes_too() -> None:
+    check(fleet_with(tool_call_parser="hermes", enable_auto_tool_choice=True, reasoning_parser="qwen3"))
+
+
 def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(FileError) as refused:
         check(fleet_with(max_model_length=512))

@@ -213,7 +213,7 @@ async def test_metrics_count_requests_tokens_and_replicas(tokenizer_folder: Path
     async with serve(tokenizer_folder, FakeEngine()) as served:
         for stream in (False, True):
             await served.http.post("/v1/chat/completions", json=ask("hi", max_tokens=7, stream=stream))
-        await served.http.post("/v1/chat/completions", json={})
+        await served.http.post("/v1/chat/completions", json={"do": "status 400"})
         seen = await served.metrics()
         prompt = len(await served.chat_ids("hi"))
     label = '{model="tiny"}'

@@ -48,13 +48,6 @@ async def read_into(read: list[str], served: Served) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "message", "param", "code"),
     [
-        (CHAT, b"{nope", "The body is not valid JSON", None, "invalid_json"),
-        (CHAT, b"[]", "The body must be a JSON object.", None, None),
-        (CHAT, {"model": MODEL}, "'messages' is missing.", "messages", None),
-        (CHAT, HELLO | {"temprature": 1}, "Did you mean 'temperature'?", "temprature", "unknown_parameter"),
-        (CHAT, HELLO | {"n": "two"}, "'n': Expected int", "n", None),
-        (CHAT, HELLO | {"tools": [{}]}, "'tools' is not offered", "tools", "unsupported_parameter"),
-        (CHAT, HELLO | {"stream_options": {}}, "only allowed with stream: true", "stream_options", None),
         (
             CHAT,
             HELLO | {"messages": [{"role": "tool", "content": "x"}]},
@@ -83,24 +76,20 @@ async def read_into(read: list[str], served: Served) -> None:
             "prompt",
             "context_length_exceeded",
         ),
-        (TEXT, {"model": MODEL, "prompt": []}, "'prompt': Expected array of length >= 1", "prompt", None),
         (TEXT, {"model": MODEL, "prompt": [[]]}, "The prompt is empty.", "prompt", None),
-        (TEXT, {"model": MODEL, "prompt": ["a", [1]]}, "mixes texts, token ids", "prompt", None),
-        (TEXT, {"model": MODEL, "prompt": [-1]}, "Expected int >= 0", "prompt[0]", None),
     ],
 )
 async def test_a_wrong_request_is_refused_with_its_reason(
     served: Served, path: str, body: Any, message: str, param: str | None, code: str | None
 ) -> None:
-    sent: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
-    error = error_of(await served.http.post(path, **sent), 400)
+    error = error_of(await served.http.post(path, json=body), 400)
     assert message in error["message"]
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)
 
 
 async def test_a_wrong_request_is_refused_the_same_way_when_it_wants_a_stream(served: Served) -> None:
-    error = error_of(await served.http.post(CHAT, json=HELLO | {"stream": True, "n": 0}), 400)
-    assert error["param"] == "n"
+    error = error_of(await served.http.post(CHAT, json=HELLO | {"stream": True, "max_tokens": CONTEXT_TOKENS}), 400)
+    assert error["param"] == "max_tokens"
 
 
 async def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(served: Served) -> None:

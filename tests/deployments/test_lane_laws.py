@@ -6,8 +6,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.frames import Delta
-from deployments.lane import Ticket
+from deployments.frames import Delta, Submit
+from deployments.ticket import Ticket, choices
 from tests.deployments.lane_ends import Engine, check, make_door, turn
 
 QUEUED = 8
@@ -35,7 +35,7 @@ async def _play(story: list[tuple[str, int, int]]) -> None:
     await play.finish()
     for ticket in play.door.tickets:
         if not ticket.gone and ticket.failure is None:
-            assert play.text(ticket) == {index: TEXT for index in range(ticket.sampling["n"])}
+            assert play.text(ticket) == {index: TEXT for index in range(choices(ticket.order))}
 
 
 class Play:
@@ -82,6 +82,7 @@ class Play:
         engine = self.engines[which % ENGINES]
         deltas = []
         for number, submit in engine.running.items():
+            assert isinstance(submit, Submit)
             made = self.steps[engine.name, number]
             self.steps[engine.name, number] += 1
             finish = "stop" if made + 1 == len(TEXT) else None

@@ -1,6 +1,5 @@
 """Which bodies does the API take, and what does it say about the others?"""
 
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,8 +9,6 @@ from hypothesis import strategies as st
 
 from deployments.frames import Submit
 from deployments.openai_wire import (
-    NOT_OFFERED,
-    ApiError,
     ChatRequest,
     CompletionRequest,
     TextPart,
@@ -23,21 +20,19 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def chat(**fields: Any) -> ChatRequest:
-    return parse(ChatRequest, msgspec.json.encode({"model": "m", "messages": HELLO} | fields))
+    request = parse(ChatRequest, msgspec.json.encode({"model": "m", "messages": HELLO} | fields))
+    assert request is not None
+    return request
 
 
 def completion(**fields: Any) -> CompletionRequest:
-    return parse(CompletionRequest, msgspec.json.encode({"model": "m", "prompt": "hello"} | fields))
+    request = parse(CompletionRequest, msgspec.json.encode({"model": "m", "prompt": "hello"} | fields))
+    assert request is not None
+    return request
 
 
-def refusal(kind: type, body: bytes | dict[str, Any]) -> tuple[str, str | None, str | None]:
-    """Message, param and code of the 400 that this body earns."""
-    with pytest.raises(ApiError) as refused:
-        parse(kind, body if isinstance(body, bytes) else msgspec.json.encode(body))
-    error = refused.value.body["error"]
-    assert refused.value.status == 400
-    assert error["type"] == "invalid_request_error"
-    return error["message"], error["param"], error["code"]
+def is_plain(kind: type, body: bytes | dict[str, Any]) -> bool:
+    return parse(kind, body if isinstance(body, bytes) else msgspec.json.encode(body)) is not None
 
 
 def test_a_plain_request_keeps_the_api_s_defaults() -> None:
@@ -70,17 +65,10 @@ def test_a_completion_takes_texts_and_token_ids(prompt: Any, prompts: list[Any])
     assert completion(prompt=prompt).prompts() == prompts
 
 
-def test_prompts_of_several_kinds_are_refused() -> None:
-    with pytest.raises(ApiError, match="mixes texts, token ids and lists") as refused:
-        completion(prompt=["a", [1]]).prompts()
-    assert refused.value.body["error"]["param"] == "prompt"
-
-
 def test_fields_that_ask_for_nothing_are_passed_over() -> None:
-    idle = {"tools": [], "tool_choice": "none", "logprobs": False, "top_logprobs": 0, "functions": None}
-    request = chat(**idle, response_format={"type": "text"}, temperature=0.5)
-    assert request == chat(temperature=0.5)
-    assert completion(best_of=1, echo=False, suffix=None) == completion()
+    idle = {"tools": None, "tool_choice": None, "logprobs": False, "top_logprobs": None, "response_format": None}
+    assert sampling(chat(**idle, temperature=0.5)) == {"temperature": 0.5}
+    assert sampling(completion(echo=False, suffix=None, logprobs=None)) == {}
 
 
 def test_an_answer_can_be_sent_back_as_clients_dump_it() -> None:
@@ -95,90 +83,47 @@ def test_an_answer_can_be_sent_back_as_clients_dump_it() -> None:
         "tool_calls": None,
     }
     assert chat(messages=[*HELLO, dumped]) == chat(messages=[*HELLO, {"role": "assistant", "content": "hi"}])
-
-
-@pytest.mark.parametrize("name", sorted(NOT_OFFERED))
-def test_what_is_known_but_not_offered_is_named(name: str) -> None:
-    message, param, code = refusal(ChatRequest, {"model": "m", "messages": HELLO, name: {"some": "thing"}})
-    assert message == f"'{name}' is not offered by this server yet."
-    assert (param, code) == (name, "unsupported_parameter")
+    assert not is_plain(ChatRequest, {"model": "m", "messages": [dumped | {"tool_calls": [{"id": "a"}]}]})
 
 
 @pytest.mark.parametrize(
-    ("fields", "message", "param"),
+    "fields",
     [
-        ({"max_tokns": 3}, "Unknown field 'max_tokns'. Did you mean 'max_tokens'?", "max_tokns"),
-        ({"zzz": 3}, "Unknown field 'zzz'.", "zzz"),
-        ({"max_tokens": "3"}, """'max_tokens': Expected int | null, got str (it was "3").""", "max_tokens"),
-        ({"max_tokens": 0}, "'max_tokens': Expected int >= 1 (it was 0).", "max_tokens"),
-        ({"n": 0}, "'n': Expected int >= 1 (it was 0).", "n"),
-        ({"n": 129}, "'n': Expected int <= 128 (it was 129).", "n"),
-        ({"top_p": "a"}, """'top_p': Expected float | null, got str (it was "a").""", "top_p"),
-        ({"messages": []}, "'messages': Expected array of length >= 1 (it was []).", "messages"),
-        (
-            {"messages": [{"role": "user", "content": 3}]},
-            "'messages[0].content': Expected str | array | null, got int (it was 3).",
-            "messages[0].content",
-        ),
-        ({"messages": [{"content": "a"}]}, "'messages[0].role' is missing.", "messages[0].role"),
-        ({"messages": [HELLO[0] | {"nme": "a"}]}, "Unknown field 'nme' in 'messages[0]'.", "messages[0].nme"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            """'messages[0].content[0].type': Invalid enum value 'image_url' (it was "image_url").""",
-            "messages[0].content[0].type",
-        ),
-        (
-            {"stream_options": {"include_usage": True}},
-            "stream_options is only allowed with stream: true.",
-            "stream_options",
-        ),
-        (
-            {"stream": True, "stream_options": {"usage": True}},
-            "Unknown field 'usage' in 'stream_options'.",
-            "stream_options.usage",
-        ),
-        ({"logit_bias": {"5": "a"}}, "'logit_bias[...]': Expected float, got str.", "logit_bias"),
-        ({"seed": 2**63}, f"'seed': Expected int <= {2**63 - 1} (it was {2**63}).", "seed"),
-        (
-            {"tools": [], "seed": -(2**63) - 1},
-            f"'seed': Expected int >= {-(2**63)} (it was {-(2**63) - 1}).",
-            "seed",
-        ),
-        ({"seed": 10**30}, f"'seed': Expected int <= {2**63 - 1} (it was {10**30}).", "seed"),
-        (
-            {"messages": [HELLO[0] | {"tool_calls": [{"id": "a"}]}]},
-            "'messages[0].tool_calls' is not offered by this server yet.",
-            "messages[0].tool_calls",
-        ),
+        {"max_tokns": 3}, {"max_tokens": "3"}, {"max_tokens": 0}, {"n": 0}, {"n": 129}, {"top_p": "a"},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": 3}]}, {"messages": [{"content": "a"}]},
+        {"messages": [HELLO[0] | {"nme": "a"}]}, {"model": None}, {"model": 3},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        {"stream_options": {"include_usage": True}}, {"stream": True, "stream_options": {"usage": True}},
+        {"logit_bias": {"5": "a"}}, {"seed": 2**63}, {"seed": 10**30}, {"tools": []}, {"tools": [{}]},
+        {"tool_choice": "none"}, {"logprobs": True}, {"top_logprobs": 2}, {"response_format": {"type": "text"}},
+        {"structured_outputs": {"choice": ["a"]}}, {"prompt_logprobs": 1}, {"chat_template": "x"}, {"priority": 1},
+        {"reasoning_effort": "low"}, {"best_of": 2},
     ],
 )  # fmt: skip
-def test_a_wrong_field_is_named_with_what_it_was_and_what_is_allowed(
-    fields: dict[str, Any], message: str, param: str
-) -> None:
-    said = refusal(ChatRequest, {"model": "m", "messages": HELLO} | fields)
-    assert said[:2] == (message, param)
+def test_a_chat_that_needs_more_or_is_wrong_is_not_plain(fields: dict[str, Any]) -> None:
+    assert not is_plain(ChatRequest, {"model": "m", "messages": HELLO} | fields)
 
 
 @pytest.mark.parametrize(
-    ("body", "message", "code"),
+    "fields",
+    [{"prompt": []}, {"prompt": ["a", [1]]}, {"prompt": [1, [1]]}, {"prompt": [-1]}, {"prompt": None}, {"echo": True},
+     {"logprobs": 0}, {"suffix": "x"}, {"best_of": 1}],
+)  # fmt: skip
+def test_a_text_that_needs_more_or_is_wrong_is_not_plain(fields: dict[str, Any]) -> None:
+    assert not is_plain(CompletionRequest, {"model": "m", "prompt": "a"} | fields)
+
+
+@pytest.mark.parametrize(
+    "body",
     [
-        (b"{", "The body is not valid JSON", "invalid_json"),
-        (b"", "The body is not valid JSON", "invalid_json"),
-        (b"\xff\xfe{}", "The body is not valid JSON", "invalid_json"),
-        (b'{"model": "\\ud800"}', "The body is not valid JSON", "invalid_json"),
-        (b"[1]", "The body must be a JSON object.", None),
-        (b"null", "The body must be a JSON object.", None),
+        b"{", b"", b"\xff\xfe{}", b'{"model": "\\ud800"}', b"[1]", b"null", b"[" * 100_000, b'{"model":"\xff"}',
+        b'{"model":"m"}',
     ],
-)
-def test_a_body_that_is_no_json_object_is_refused(body: bytes, message: str, code: str | None) -> None:
-    said = refusal(ChatRequest, body)
-    assert said[0].startswith(message)
-    assert said[2] == code
-
-
-def test_a_missing_field_is_named() -> None:
-    assert refusal(ChatRequest, b'{"messages":[{"role":"user"}]}')[:2] == ("'model' is missing.", "model")
-    assert refusal(CompletionRequest, b'{"model":"m"}')[:2] == ("'prompt' is missing.", "prompt")
+)  # fmt: skip
+def test_a_body_that_is_no_request_is_not_plain(body: bytes) -> None:
+    assert not is_plain(ChatRequest, body)
+    assert not is_plain(CompletionRequest, body)
 
 
 json_values = st.recursive(
@@ -191,7 +136,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-field_names = st.sampled_from([*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__, *NOT_OFFERED, "x"])
+field_names = st.sampled_from([*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__, "x"])
 
 
 @given(
@@ -199,12 +144,11 @@ field_names = st.sampled_from([*ChatRequest.__struct_fields__, *CompletionReques
     st.dictionaries(field_names, json_values, max_size=4),
     st.booleans(),
 )
-def test_any_json_is_either_refused_clearly_or_can_travel_on_the_link(
+def test_any_json_is_either_not_plain_or_can_travel_on_the_link(
     kind: type, fields: dict[str, Any], whole: bool
 ) -> None:
     sound = {"model": "m"} | ({"messages": HELLO} if kind is ChatRequest else {"prompt": "a"})
-    with suppress(ApiError):
-        request = parse(kind, msgspec.json.encode(sound | fields if whole else fields))
+    if (request := parse(kind, msgspec.json.encode(sound | fields if whole else fields))) is not None:
         prompts = request.prompts() if isinstance(request, CompletionRequest) else []
         ids = [token for prompt in prompts for token in prompt if isinstance(token, int)]
         said = sampling(request) | {"max_tokens": request.max_tokens}
@@ -212,5 +156,5 @@ def test_any_json_is_either_refused_clearly_or_can_travel_on_the_link(
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_refused_clearly(body: bytes) -> None:
-    refusal(ChatRequest, body)
+def test_any_bytes_are_not_plain(body: bytes) -> None:
+    assert not is_plain(ChatRequest, body)

@@ -5,6 +5,7 @@ Both servers run the same trained model in float32, so that greedy answers can b
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -20,11 +21,13 @@ import psutil
 import pytest
 
 from headrace.fetching import resolve
-from tests.deployments.differential import Answer, ask
+from tests.deployments import forwarded
+from tests.deployments.differential import Answer, Exact, ask, ask_exactly
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 START_S = 240.0
+TOOLS = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
 ENGINE = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 QUESTION = [{"role": "user", "content": "What is a class?"}]
@@ -40,6 +43,9 @@ class Server:
 
     def ask(self, path: str, body: dict[str, Any] | bytes, *, stream: bool = False) -> Answer:
         return ask(self.client, path, body, stream=stream)
+
+    def ask_exactly(self, case: forwarded.Case) -> Exact:
+        return ask_exactly(self.client, *case)
 
     def metric(self, name: str) -> float:
         """A metric of ours."""
@@ -68,7 +74,7 @@ def pair() -> Iterator[Pair]:
 
 
 def _ours(folder: Path) -> Callable[[int], list[str]]:
-    return lambda port: ["tests.deployments.real_engine", str(folder), str(port), json.dumps(ENGINE)]
+    return lambda port: ["tests.deployments.real_engine", str(folder), str(port), json.dumps(ENGINE | TOOLS)]
 
 
 def _theirs(folder: Path) -> Callable[[int], list[str]]:
@@ -76,6 +82,7 @@ def _theirs(folder: Path) -> Callable[[int], list[str]]:
     return lambda port: [
         *["vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "tiny"],
         *["--port", str(port), "--enforce-eager", "--disable-uvicorn-access-log", *options],
+        *["--enable-auto-tool-choice", "--tool-call-parser", str(TOOLS["tool_call_parser"])],
     ]
 
 
@@ -251,6 +258,61 @@ def test_a_client_that_leaves_frees_the_engine_and_its_cache(pair: Pair) -> None
     # A step reports the cache as it was while it ran: the next request brings the news.
     pair.ours.ask(*text(max_tokens=1))
     _wait_for(lambda: pair.ours.metric("replica_kv_free_tokens") >= free_tokens)
+
+
+@pytest.mark.parametrize("case", forwarded.ANSWERED)
+def test_what_vllm_s_application_answers_is_the_same_to_the_letter(pair: Pair, case: str) -> None:
+    ours, theirs = (server.ask_exactly(forwarded.ANSWERED[case]) for server in (pair.ours, pair.theirs))
+    assert ours.status == 200, ours.said
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("case", forwarded.REFUSED)
+def test_what_vllm_s_application_refuses_is_refused_in_its_words(pair: Pair, case: str) -> None:
+    ours, theirs = (server.ask_exactly(forwarded.REFUSED[case]) for server in (pair.ours, pair.theirs))
+    assert ours.status >= 400
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("case", forwarded.UNKNOWN_MODEL, ids=lambda case: case[0])
+def test_an_unknown_model_is_not_found_by_either(pair: Pair, case: forwarded.Case) -> None:
+    assert pair.ours.ask_exactly(case).status == pair.theirs.ask_exactly(case).status == 404
+
+
+def test_tokens_of_forwarded_requests_are_counted(pair: Pair) -> None:
+    path, body = forwarded.chat(logprobs=True, n=3, temperature=0.5, stream=False)
+    before = [pair.ours.metric(name) for name in ("prompt_tokens_total", "output_tokens_total")]
+    usage = pair.ours.client.post(path, json=body).json()["usage"]
+    after = [pair.ours.metric(name) for name in ("prompt_tokens_total", "output_tokens_total")]
+    assert [after[0] - before[0], after[1] - before[1]] == [usage["prompt_tokens"], usage["completion_tokens"]]
+
+
+def test_clients_that_leave_at_any_moment_leave_nothing_in_the_engine(pair: Pair) -> None:
+    long = {"max_tokens": 1500, "ignore_eos": True}
+    cases = [
+        chat(**long, stream=True), chat(**long), text(**long, n=2, temperature=1), text(**long, stream=True),
+        forwarded.chat(**long, logprobs=True), forwarded.chat(**long, logprobs=True, stream=True),
+        forwarded.text(**long, echo=True), forwarded.text(**long, logprobs=1, n=2, temperature=1, stream=True),
+        forwarded.response(max_output_tokens=1500), forwarded.response(max_output_tokens=1500, stream=True),
+        forwarded.message(max_tokens=1500), forwarded.message(max_tokens=1500, stream=True),
+        forwarded.chat(**long, response_format={"type": "json_object"}),
+        forwarded.chat(use_beam_search=True, n=2, max_tokens=500),
+        (forwarded.TOKENIZE, {"prompt": "word " * 50_000}),
+    ]  # fmt: skip
+    moments = random.Random(0)
+    url = httpx.URL(pair.ours.client.base_url)
+    for path, body in cases * 2:
+        content = json.dumps(body).encode()
+        kind, length = "content-type: application/json", f"content-length: {len(content)}"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{kind}\r\n{length}\r\n\r\n"
+        with socket.create_connection((url.host, url.port)) as client:
+            client.sendall(head.encode() + content)
+            time.sleep(moments.choice([0, 0.001, 0.005, 0.02, 0.1]))
+    end_s = time.monotonic() + 1.0
+    while any(pair.ours.metric(f"replica_{kind}_requests") for kind in ("running", "waiting")):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    assert pair.ours.metric("open_requests") == 0
 
 
 def _wait_for(happened: Callable[[], bool]) -> None:

@@ -1,0 +1,119 @@
+"""What does the reader of one request hold, and what has come for it so far?"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+import routing
+from deployments.frames import Call, Delta, Failure, Part, Submit
+from deployments.openai_wire import ApiError
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One request on its way. Its reader awaits `news`, then takes."""
+
+    value: routing.Request
+    order: Submit | Call
+    """What an engine is told."""
+    news: asyncio.Event
+    """Set when something came, it failed, or the reader left; tickets of one reader may share it."""
+    open_choices: int
+    replica: str | None = None
+    """The replica that runs it."""
+    taken: bool = False
+    """Something was given to the reader: from now on a lost replica can't be hidden."""
+    pending: dict[int, Delta] = field(default_factory=dict)
+    part: Part | None = None
+    """What has come of a call's answer."""
+    failure: Failure | None = None
+    gone: bool = False
+    """The reader left."""
+
+    @property
+    def attempt(self) -> int:
+        return self.order.attempt
+
+    @property
+    def unread(self) -> bool:
+        """Something is there to take, or more may come."""
+        return bool(self.pending) or self.part is not None or self.open_choices > 0
+
+    def take(self) -> Iterable[Delta]:
+        """What has come since the last call, merged by choice. Raises ApiError when the run failed."""
+        if self.pending:
+            self._give()
+            deltas, self.pending = self.pending.values(), {}
+            return deltas
+        if self.failure is not None:
+            raise _as_api_error(self.failure)
+        return ()
+
+    def take_part(self) -> Part | None:
+        """What has come of a call's answer since the last time. Raises ApiError when the call failed."""
+        if self.part is not None:
+            self._give()
+            part, self.part = self.part, None
+            return part
+        if self.failure is not None:
+            raise _as_api_error(self.failure)
+        return None
+
+    def whole(self) -> list[Delta]:
+        """Every choice in order, after the last one ended. Raises ApiError when the run failed."""
+        if self.failure is not None:
+            raise _as_api_error(self.failure)
+        return [self.pending[index] for index in sorted(self.pending)]
+
+    def put(self, delta: Delta) -> bool:
+        """Takes a delta in; True when no choice is left open."""
+        self.open_choices -= delta.finish is not None
+        if (waiting := self.pending.get(delta.index)) is not None:
+            waiting.merge(delta)
+        else:
+            self.pending[delta.index] = delta
+        self.news.set()
+        return self.open_choices <= 0
+
+    def put_part(self, part: Part) -> bool:
+        """Takes a part of a call's answer in; True when it was the last."""
+        self.open_choices -= not part.more
+        if self.part is not None:
+            self.part.merge(part)
+        else:
+            self.part = part
+        self.news.set()
+        return self.open_choices <= 0
+
+    def unread_bytes(self) -> int:
+        """Bytes of a call's answer that the reader has not taken."""
+        return len(self.part.body) if self.part is not None else 0
+
+    def fail(self, failure: Failure) -> None:
+        self.failure = failure
+        self.news.set()
+
+    def begin_again(self) -> None:
+        """Forgets what a lost replica said, for the next one."""
+        self.order = msgspec.structs.replace(self.order, attempt=self.attempt + 1)
+        self.replica, self.open_choices = None, choices(self.order)
+        self.pending.clear()
+        self.part = None
+
+    def _give(self) -> None:
+        self.taken = True
+        if self.failure is not None:
+            self.news.set()
+
+
+def choices(order: Submit | Call) -> int:
+    """Choices that an answer has; a call's answer is one."""
+    return order.sampling.get("n", 1) if isinstance(order, Submit) else 1
+
+
+def _as_api_error(failure: Failure) -> ApiError:
+    if failure.status < 500:
+        return ApiError(failure.status, failure.message, param=failure.param)
+    return ApiError(failure.status, failure.message, kind="server_error", code="engine_error")

@@ -1,0 +1,281 @@
+"""What does vLLM's own HTTP application answer to a call, run inside the engine's process?
+
+Its answers and errors are vLLM's own. Written against vLLM 0.29.0.
+"""
+
+import asyncio
+import logging
+from argparse import Namespace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from deployments.engine_arguments import SERVER_SETTINGS
+from deployments.frames import Call, Failure, Part
+from deployments.link import EngineEnd
+
+CHUNK_BYTES = 1 << 18
+"""Largest part of an answer: a frame with more would hold up the deltas of others."""
+GRACE_S = 1.0
+"""A handler whose client is gone may tidy up for so long."""
+PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after"})
+"""Headers of an answer that a client gets."""
+
+Asgi = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(eq=False, slots=True)
+class Tally:
+    """What one call has had of the engine."""
+
+    estimate_tokens: int
+    begun: bool = False
+    """The engine has had a request of it: from now on the engine's own figures count."""
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    """Both since the last part."""
+    open: set[str] = field(default_factory=set)
+    """Requests of it that the engine may still have."""
+
+    def take(self) -> tuple[int, int]:
+        told = self.prompt_tokens, self.output_tokens
+        self.prompt_tokens = self.output_tokens = 0
+        return told
+
+
+_TALLY: ContextVar[Tally] = ContextVar("tally")
+
+
+class CountedEngine:
+    """vLLM's AsyncLLM, with the tokens of each call counted."""
+
+    def __init__(self, llm: Any, work_arrived: Callable[[], None]) -> None:
+        self._llm, self._work_arrived = llm, work_arrived
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._llm, name)
+
+    def generate(self, prompt: Any, sampling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
+        outputs = self._llm.generate(prompt, sampling_params, request_id, **more)
+        return self._counted(_TALLY.get(), outputs, request_id, _new_tokens(sampling_params.output_kind.name))
+
+    def encode(self, prompt: Any, pooling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
+        outputs = self._llm.encode(prompt, pooling_params, request_id, **more)
+        return self._counted(_TALLY.get(), outputs, request_id, lambda _: 0)
+
+    async def _counted(
+        self, tally: Tally, outputs: AsyncGenerator[Any], request_id: str, new_tokens: Callable[[Any], int]
+    ) -> AsyncIterator[Any]:
+        tally.begun = True
+        tally.open.add(request_id)
+        self._work_arrived()
+        prompted = False
+        try:
+            async for output in outputs:
+                if not prompted:
+                    prompted = True
+                    tally.prompt_tokens += len(output.prompt_token_ids or ())
+                tally.output_tokens += new_tokens(output)
+                if output.finished:
+                    tally.open.discard(request_id)
+                yield output
+        finally:
+            await outputs.aclose()
+
+
+def _new_tokens(kind: str) -> Callable[[Any], int]:
+    """Counts the tokens that each output of one request adds; outputs are deltas, or all so far."""
+    if kind == "DELTA":
+        return lambda output: sum(len(choice.token_ids) for choice in output.outputs)
+    made: dict[int, int] = {}
+
+    def grown(output: Any) -> int:
+        before = sum(made.values())
+        made.update((choice.index, len(choice.token_ids)) for choice in output.outputs)
+        return sum(made.values()) - before
+
+    return grown
+
+
+class Application:
+    """Answers routers' calls with an ASGI application. `abort` ends requests that the engine may still have."""
+
+    def __init__(self, app: Asgi, abort: Callable[[list[str]], Awaitable[None]]) -> None:
+        self._app, self._abort = app, abort
+        self._tallies: set[Tally] = set()
+        self._gone: dict[tuple[bytes, int], asyncio.Event] = {}
+
+    @property
+    def open_calls(self) -> int:
+        return len(self._gone)
+
+    def waiting(self) -> tuple[int, int]:
+        """Calls of which the engine knows nothing yet, and the prompt tokens that they may bring."""
+        early = [tally.estimate_tokens for tally in self._tallies if not tally.begun]
+        return len(early), sum(early)
+
+    def leave(self, router: bytes, request: int) -> None:
+        """Nobody waits for the answer to this call any more."""
+        if (gone := self._gone.get((router, request))) is not None:
+            gone.set()
+
+    def drop(self, router: bytes) -> None:
+        """A router is lost, and its calls with it."""
+        for run, gone in self._gone.items():
+            if run[0] == router:
+                gone.set()
+
+    async def answer(self, router: bytes, call: Call, link: EngineEnd) -> None:
+        """Answers a call in parts, the last of which has `more` unset, or by a Failure."""
+        run = (router, call.request)
+        tally, gone = Tally(call.prompt_tokens), asyncio.Event()
+        self._tallies.add(tally)
+        self._gone[run] = gone
+        answer = _Answer(call, tally, partial(link.say, router), partial(link.room, router), gone)
+        token = _TALLY.set(tally)
+        serving = asyncio.ensure_future(self._app(_scope(call), _receiver(call.body, gone), answer.send))
+        _TALLY.reset(token)
+        try:
+            await self._serve(serving, tally, gone)
+        except Exception:  # it was answered with vLLM's 500, where that was still possible
+            log.exception("%s", call.path)
+        finally:
+            self._tallies.discard(tally)
+            del self._gone[run]
+            answer.end()
+
+    async def _serve(self, serving: asyncio.Future[None], tally: Tally, gone: asyncio.Event) -> None:
+        leaving = asyncio.ensure_future(gone.wait())
+        try:
+            await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await self._abort_open(tally)
+                await asyncio.wait({serving}, timeout=GRACE_S)
+        finally:
+            leaving.cancel()
+            if serving.cancel():
+                await asyncio.wait({serving}, timeout=GRACE_S)
+            # A request that was being handed over when its handler was cancelled is known to nobody else.
+            await self._abort_open(tally)
+        if serving.done() and not serving.cancelled():
+            serving.result()
+
+    async def _abort_open(self, tally: Tally) -> None:
+        if tally.open:
+            await self._abort(list(tally.open))
+
+
+@dataclass(eq=False, slots=True)
+class _Answer:
+    """An answer on its way out, in ASGI's words on one side and parts on the other."""
+
+    call: Call
+    tally: Tally
+    emit: Callable[[Part | Failure], None]
+    room: Callable[[], Awaitable[None]]
+    gone: asyncio.Event
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    started: bool = False
+    ended: bool = False
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """ASGI's send."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in message.get("headers", ())
+                if name.lower() in PASSED_ON
+            ]
+        elif self.gone.is_set():
+            await asyncio.sleep(0)  # or one that goes on talking would never hear of it
+        elif message["type"] == "http.response.body":
+            await self._body(message.get("body", b""), message.get("more_body", False))
+
+    def end(self) -> None:
+        """Says that nothing more comes, unless that was said."""
+        if self.ended:
+            return
+        if self.started or self.gone.is_set():
+            self._part(b"", more=False)
+        else:
+            self.emit(Failure(self.call.request, self.call.attempt, 500, "The engine's application gave no answer."))
+
+    async def _body(self, body: bytes, more: bool) -> None:
+        ends = range(CHUNK_BYTES, len(body), CHUNK_BYTES)
+        for end in ends:
+            self._part(body[end - CHUNK_BYTES : end], more=True)
+            await self.room()
+        self._part(body[len(ends) * CHUNK_BYTES :], more=more)
+        if more:
+            await self.room()
+
+    def _part(self, body: bytes, more: bool) -> None:
+        status, headers = (0, []) if self.started else (self.status, self.headers)
+        self.started, self.ended = True, not more
+        tokens = self.tally.take()
+        self.emit(Part(self.call.request, self.call.attempt, bytearray(body), more, status, headers, *tokens))
+
+
+def _scope(call: Call) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": call.method,
+        "scheme": "http",
+        "path": call.path,
+        "raw_path": call.path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers],
+        "client": None,
+        "server": None,
+    }
+
+
+def _receiver(body: bytes, gone: asyncio.Event) -> Callable[[], Awaitable[dict[str, Any]]]:
+    told = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal told
+        if not told:
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+async def build(llm: Any, arguments: dict[str, Any], work_arrived: Callable[[], None]) -> Application:
+    """vLLM's application over a running AsyncLLM, as its own server would set it up.
+
+    `arguments` are the engine's and those of SERVER_SETTINGS that the fleet gives; `work_arrived` is told of each
+    request before the engine is.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.cli_args import FrontendArgs
+
+    settings = {name: value for name, value in arguments.items() if name in SERVER_SETTINGS}
+    engine_args = AsyncEngineArgs(**{name: value for name, value in arguments.items() if name not in SERVER_SETTINGS})
+    # Routers let templates pass only where the fleet allows them.
+    ours = {"disable_fastapi_docs": True, "trust_request_chat_template": True}
+    args = Namespace(**(vars(FrontendArgs()) | vars(engine_args) | settings | ours))
+    tasks = await llm.get_supported_tasks()
+    app = build_app(args, tasks, llm.model_config)
+    engine: Any = CountedEngine(llm, work_arrived)
+    await init_app_state(engine, app.state, args, tasks)
+    # vLLM's handler of a dead engine wants a server to stop; Serve replaces this replica anyway.
+    app.state.server = SimpleNamespace(should_exit=False)
+    if (responses := getattr(app.state, "openai_serving_responses", None)) is not None:
+        responses.enable_store = False  # whatever the environment says: what is stored is never removed
+    return Application(app, llm.abort)
