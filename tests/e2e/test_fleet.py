@@ -104,6 +104,16 @@ def test_the_answer_is_right_whole_and_streamed(fleet: Running) -> None:
     assert "Paris" in streamed
 
 
+def test_what_the_router_leaves_to_vllm_s_own_application_comes_through_the_link_too(fleet: Running) -> None:
+    answer = fleet.client().chat.completions.create(
+        model="smollm2", messages=QUESTION, temperature=0, max_tokens=8, logprobs=True
+    )
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].logprobs is not None
+    assert answer.usage is not None
+    assert len(answer.choices[0].logprobs.content or ()) == answer.usage.completion_tokens
+
+
 def test_an_answer_without_max_tokens_ends_with_the_context(fleet: Running) -> None:
     answer = fleet.client().chat.completions.create(model="tiny", messages=QUESTION, temperature=0)
     assert answer.choices[0].finish_reason == "length"
