@@ -46,7 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headrace", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
