@@ -132,7 +132,7 @@ def compare(
     assert not unequal
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.timeout(300)
 def test_four_kinds_of_decoders_weigh_what_vllm_says() -> None:
     compare(FEW)
