@@ -82,8 +82,7 @@ def _loaded(tensor: Tensor, dtype_bits: int) -> int:
 
 
 def _on_device(part: Part, name: PartName, model: Model, devices: int) -> int:
-    loaded = part.bytes if part.loaded_bytes is None else part.loaded_bytes
-    divided = loaded - part.whole_bytes
+    divided = part.engine_bytes - part.whole_bytes
     if name in ("embedding", "head"):
         padded = ceil(model.vocabulary / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         divided = divided * padded // model.vocabulary

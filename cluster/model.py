@@ -82,6 +82,11 @@ class Part:
     whole_bytes: int = 0
     """Of the loaded ones, what each device of a layer holds whole: norms, routers, biases that are added once."""
 
+    @property
+    def engine_bytes(self) -> int:
+        """What an engine holds, all devices of a layer together."""
+        return self.bytes if self.loaded_bytes is None else self.loaded_bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -128,8 +133,5 @@ def in_float32(model: Model) -> Model:
     """The model where an engine widens what is stored in 16 bits: weights and cache."""
     if model.dtype_bits == 32:
         return model
-    parts = {
-        name: replace(part, loaded_bytes=2 * (part.bytes if part.loaded_bytes is None else part.loaded_bytes))
-        for name, part in model.parts.items()
-    }
+    parts = {name: replace(part, loaded_bytes=2 * part.engine_bytes) for name, part in model.parts.items()}
     return replace(model, parts=parts, dtype_bits=32, kv_bits=32)

@@ -103,6 +103,14 @@ def mixed_step_s(requests: Requests, running: float, *, settings: EngineSettings
     return alone_s + prompt_tokens / chunk_tokens * (step([decode, chunk]) - alone_s)
 
 
+def prompt_chunks(prompt_tokens: int, room_tokens: int) -> list[Chunk]:
+    """The steps in which a prompt is read."""
+    return [
+        Chunk(new_tokens=min(room_tokens, prompt_tokens - read), context_tokens=read)
+        for read in range(0, prompt_tokens, room_tokens)
+    ]
+
+
 def _running(
     requests: Requests, rate_per_s: float, *, slots: int, settings: EngineSettings, step: StepSeconds
 ) -> float | None:
@@ -127,10 +135,7 @@ def _prefill_s(
     """Seconds from a prompt's first chunk to its first token, and how many of them the engine gave to it alone."""
     decode = Chunk(new_tokens=1, context_tokens=requests.context_tokens, count=max(1.0, running))
     room = max(1, int(settings.batched_tokens - running))
-    chunks = [
-        Chunk(new_tokens=min(room, requests.prompt_tokens - read), context_tokens=read)
-        for read in range(0, requests.prompt_tokens, room)
-    ]
+    chunks = prompt_chunks(requests.prompt_tokens, room)
     beside = [decode] if running >= 1 else []
     own_s = sum(step([*beside, chunk]) for chunk in chunks)
     # Beyond a plain step, whether answers run or not: else prompts would wait less as soon as one does.

@@ -7,7 +7,7 @@ from cluster.calibration import ModelIdentity, identity, scaled
 from cluster.devices import Device
 from cluster.engine_memory import EngineSettings
 from cluster.model import Model
-from cluster.service import Requests, StepSeconds, mixed_step_s
+from cluster.service import Requests, StepSeconds, mixed_step_s, prompt_chunks
 from cluster.step_time import Coefficients, Layout, StepTime, step_time
 from cluster.step_work import Chunk, work
 
@@ -129,14 +129,6 @@ def speed(
         full_tokens_per_s=slots / full_token_s,
         prefill_tokens_per_s=requests.prompt_tokens / ttft_s,
     )
-
-
-def prompt_chunks(prompt_tokens: int, room_tokens: int) -> list[Chunk]:
-    """The steps in which a prompt is read."""
-    return [
-        Chunk(new_tokens=min(room_tokens, prompt_tokens - read), context_tokens=read)
-        for read in range(0, prompt_tokens, room_tokens)
-    ]
 
 
 def limit(step: StepTime) -> str:

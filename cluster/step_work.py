@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cluster.model import Attention, LatentAttention, Mixer, Model, Part, Recurrence
+from cluster.model import Attention, LatentAttention, Mixer, Model, Recurrence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +80,12 @@ def _weights_per_token(model: Model) -> float:
 
 
 def _weight_bytes(model: Model, tokens: float) -> float:
-    loaded = {name: _loaded_bytes(part) for name, part in model.parts.items()}
+    loaded = {name: part.engine_bytes for name, part in model.parts.items()}
     routed = loaded["experts"]
     # Of the embedding only the tokens' rows are read, unless it is the head as well.
     unread = 0 if model.tied else loaded["embedding"]
     reached = 1 - (1 - model.experts.active / model.experts.total) ** tokens if model.experts else 0.0
     return sum(loaded.values()) - unread - routed + reached * routed
-
-
-def _loaded_bytes(part: Part) -> int:
-    return part.bytes if part.loaded_bytes is None else part.loaded_bytes
 
 
 def _attention_flops(mixer: Mixer, chunk: Chunk) -> float:

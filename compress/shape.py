@@ -1,11 +1,11 @@
 """What does a decoder's checkpoint consist of? From config.json and the file headers: no weights are loaded."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cluster import tensors as checkpoint
+from cluster.config_keys import UnknownModel, open_config
 from cluster.tensors import BITS, DTYPES, Tensor
 from deployments.file_errors import FileError
 
@@ -107,15 +107,10 @@ def read(folder: Path) -> Shape:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise FileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise FileError(f"{path}: is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise FileError(f"{path}: should be fields and values")
+        config = open_config(folder)
+    except UnknownModel as error:
+        raise FileError(str(error)) from None
     # Models that also see or hear keep their decoder's fields one level down.
     inner = config.get("text_config")
     return config | inner if isinstance(inner, dict) else config

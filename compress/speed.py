@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from compress import report, statistics
-from compress.engine_process import EngineProcess
+from compress.checkpoint_engine import CheckpointEngine
 from compress.recipe import Speed
 
 SPIN_S = 1.1
@@ -29,8 +29,8 @@ class Turn:
 
 
 def measure(
-    parent: EngineProcess,
-    artefact: EngineProcess,
+    parent: CheckpointEngine,
+    artefact: CheckpointEngine,
     wish: Speed,
     vocabulary: int,
     seed: int,
@@ -57,7 +57,7 @@ def _schedule(wish: Speed) -> Iterator[tuple[int, int]]:
             yield round_number, batch
 
 
-def _turn(engine: EngineProcess, prompts: list[list[int]], wish: Speed) -> Turn:
+def _turn(engine: CheckpointEngine, prompts: list[list[int]], wish: Speed) -> Turn:
     time.sleep(SPIN_S)
     first_s, prefill_s = engine.seconds(prompts, 1)
     short = [prompt[:DECODE_PROMPT_TOKENS] for prompt in prompts]

@@ -86,10 +86,10 @@ def serve(checkpoint: Path, recipe: Recipe, said: Texts, place: Path, tell: Tell
 
     def build(partial: Path) -> None:
         from compress import tasks
-        from compress.engine_process import engine_process
+        from compress.checkpoint_engine import checkpoint_engine
 
         tell("starting vLLM", None)
-        with engine_process(checkpoint, max_model_len=_context(checkpoint), max_num_seqs=AT_ONCE) as engine:
+        with checkpoint_engine(checkpoint, max_model_len=_context(checkpoint), max_num_seqs=AT_ONCE) as engine:
             tell("asking vLLM", None)
             engine.scores(said.gate.rows).save(partial / GATE)
             engine.scores(said.evaluation.rows).save(partial / EVALUATION)
@@ -111,13 +111,13 @@ def race(parent: Path, artefact: Path, recipe: Recipe, place: Path, tell: Tell) 
 
     def build(partial: Path) -> None:
         from compress import speed
-        from compress.engine_process import engine_process
+        from compress.checkpoint_engine import checkpoint_engine
 
         tell("starting vLLM twice", None)
         context, slots = min(_context(parent), _context(artefact)), max(AT_ONCE, *recipe.speed.batches)
         with (
-            engine_process(parent, max_model_len=context, max_num_seqs=slots) as one,
-            engine_process(artefact, max_model_len=context, max_num_seqs=slots) as other,
+            checkpoint_engine(parent, max_model_len=context, max_num_seqs=slots) as one,
+            checkpoint_engine(artefact, max_model_len=context, max_num_seqs=slots) as other,
         ):
             vocabulary = min(_config(parent)["vocab_size"], _config(artefact)["vocab_size"])
             found = speed.measure(

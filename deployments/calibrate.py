@@ -14,8 +14,9 @@ from cluster.model import in_float32
 from cluster.step_time import Coefficients, Layout, step_time
 from cluster.step_work import work
 from deployments.calibration_loads import Load, Point, decodes, joined, prompts
+from deployments.engine_process import EngineFacts
 from deployments.fleet import Model
-from deployments.timed_engine import EngineFacts, TimedEngine, timed_engine
+from deployments.timed_engine import TimedEngine, timed_engine
 from deployments.vllm_engine import EngineFailed
 
 ROUNDS = 5

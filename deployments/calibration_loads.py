@@ -7,7 +7,8 @@ from math import ceil, log2
 from statistics import fmean
 
 from cluster.step_work import Chunk
-from deployments.timed_engine import EngineFacts, Request
+from deployments.engine_process import EngineFacts
+from deployments.timed_engine import Request
 
 PROMPTS_TOKENS = (16, 64, 192, 512, 1024, 2048)
 """Prompts that are read alone."""

@@ -100,8 +100,6 @@ def _calibrated(model: Model, device: Device, sharers: int, steps: Steps) -> Cal
             return measured(model, read(Path(model.source)), device, sharers=sharers, date=date, tell=tell)
     except (EngineFailed, UnknownModel, UnreadableCheckpoint) as error:
         raise Failure(f"{model.name}: {error}") from None
-    except ModuleNotFoundError as error:
-        raise Failure(f"{error.name} is not installed: pip install 'headrace[compress]'") from None
 
 
 def _fetched(model: Model, steps: Steps) -> Model:

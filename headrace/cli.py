@@ -19,6 +19,13 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
+FleetOrModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FLEET.YAML|MODEL",
+        help="A fleet file, or a model: smollm2, tiny, a folder, owner/name. Default: ./fleet.yaml.",
+    ),
+]
 
 
 def main() -> NoReturn:
@@ -42,13 +49,7 @@ def _complain(text: str) -> None:
 @app.command(context_settings={"allow_extra_args": True})
 def serve(
     context: typer.Context,
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FLEET.YAML|MODEL",
-            help="A fleet file, or a model: smollm2, tiny, a folder, owner/name. Default: ./fleet.yaml.",
-        ),
-    ] = None,
+    what: FleetOrModel = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the endpoint (8000).")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     ask: Annotated[str | None, typer.Option(metavar="QUESTION", help="Ask this when ready.")] = None,
@@ -232,13 +233,7 @@ def plan(
 @app.command(context_settings={"allow_extra_args": True})
 def calibrate(
     context: typer.Context,
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FLEET.YAML|MODEL",
-            help="A fleet file, or a model: smollm2, tiny, a folder, owner/name. Default: ./fleet.yaml.",
-        ),
-    ] = None,
+    what: FleetOrModel = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="One model of the fleet (each of them).")] = None,
     output: Annotated[str | None, typer.Option(metavar="FILE", help="Keep what was measured there instead.")] = None,
 ) -> None:

@@ -153,10 +153,8 @@ def _price_notes(prices: dict[str, Price], devices: set[str], file: Path) -> Ite
 
 
 def _write_page(result: Result, path: Path) -> Path:
-    try:
-        from headrace.plan_page import page
-    except ModuleNotFoundError as error:
-        raise Failure(f"--html: {error.name} is missing: install headrace[compress]") from None
+    from headrace.plan_page import page
+
     aside = path.with_name(f".{path.name}.partial")
     try:
         aside.write_text(page(result))

@@ -1,8 +1,11 @@
 """What do the tests of the serving path share? The event loop of routers and engines, and a tokenizer."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+from tests.deployments.lane_ends import Door, check, make_door, turn
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -35,3 +38,12 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    """A lane and who enters it, whose laws hold at the end."""
+    door = make_door()
+    yield door
+    await turn()
+    check(door.lane, door.tickets)

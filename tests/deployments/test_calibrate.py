@@ -23,7 +23,7 @@ from deployments.calibration_loads import (
     joined_step_s,
     prompts,
 )
-from deployments.timed_engine import EngineFacts
+from deployments.engine_process import EngineFacts
 
 L4 = BY_NAME["l4"]
 FACTS = EngineFacts(
@@ -99,7 +99,6 @@ def as_measured(known: Coefficients, *, noise: float = 0.0, seed: int = 0) -> li
 @given(coefficients)
 def test_the_fit_finds_what_made_the_times(known: Coefficients) -> None:
     """Not each coefficient is seen in every engine; what they say of loads between the measured ones is."""
-    pytest.importorskip("scipy")
     found = fit(sought(as_measured(known)))
     between = [point for point in points(replace(FACTS, max_model_len=1500, step_tokens=900)) if "32" not in point.name]
     for point in between:
@@ -107,7 +106,6 @@ def test_the_fit_finds_what_made_the_times(known: Coefficients) -> None:
 
 
 def test_the_fit_withstands_noise_and_a_disturbed_load() -> None:
-    pytest.importorskip("scipy")
     known = Coefficients(compute=0.5, bandwidth=0.7, kv_bandwidth=0.5, step_s=3e-3, sequence_s=1e-4, token_s=5e-6)
     measured = as_measured(known, noise=0.03)
     measured[3] = replace(measured[3], seconds=3 * measured[3].seconds)
@@ -209,5 +207,4 @@ def test_prompts_of_several_steps_tell_nothing() -> None:
 @settings(max_examples=10)
 @given(coefficients)
 def test_all_that_is_found_lies_within_reason(known: Coefficients) -> None:
-    pytest.importorskip("scipy")
     assert all(value > 0 for value in asdict(fit(sought(as_measured(known, noise=0.1)))).values())

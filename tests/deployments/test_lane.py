@@ -1,7 +1,5 @@
 """Does each request reach one replica in time, and does its reader get everything, once, or a clear error?"""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from deployments.frames import VERSION, Cancel, EngineFrame, Failure, Load, Submit
@@ -10,14 +8,6 @@ from deployments.openai_wire import ApiError
 from tests.deployments.lane_ends import Door, Engine, check, error, make_door, read, token, turn
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def door() -> AsyncIterator[Door]:
-    door = make_door()
-    yield door
-    await turn()
-    check(door.lane, door.tickets)
 
 
 async def test_requests_wait_here_until_an_engine_has_said_what_it_can_take(door: Door) -> None:

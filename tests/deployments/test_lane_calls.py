@@ -1,22 +1,12 @@
 """Does a request for vLLM's application wait, run, end and get counted like a prompt?"""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from deployments import lane as lanes
 from deployments.frames import Call, Cancel, Failure
-from tests.deployments.lane_ends import Door, Engine, check, error_of_call, make_door, part, token, turn
+from tests.deployments.lane_ends import Door, Engine, error_of_call, part, token, turn
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def door() -> AsyncIterator[Door]:
-    door = make_door()
-    yield door
-    await turn()
-    check(door.lane, door.tickets)
 
 
 async def test_calls_and_prompts_wait_in_one_queue_and_spend_the_same_credit(door: Door) -> None:

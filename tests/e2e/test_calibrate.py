@@ -22,11 +22,13 @@ from cluster.model_config import read
 from cluster.service import StepSeconds
 from cluster.step_time import Layout, step_time
 from cluster.step_work import Chunk, work
+from deployments.engine_process import EngineFacts
 from deployments.fleet import Model
-from deployments.timed_engine import EngineFacts, Request, TimedEngine, timed_engine
+from deployments.timed_engine import Request, TimedEngine, timed_engine
 from headrace.fetching import cache_folder, resolve
 from simulation.engine import Engine
 from simulation.replay import replay
+from tests.e2e.typed import headrace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -120,11 +122,6 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"HEADRACE_CACHE": str(cache_folder()), "HEADRACE_STATE": str(folder / "state")}
 
 
-def headrace(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headrace", *words]
-    return subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=1000, check=False)
-
-
 def medians(engine: TimedEngine) -> dict[str, Seen]:
     """Of each load. They take turns, so that noise meets all of them."""
     found: dict[str, list[Seen]] = {name: [] for name in LOADS}
@@ -144,7 +141,9 @@ def medians(engine: TimedEngine) -> dict[str, Seen]:
 @pytest.fixture(scope="module")
 def calibration(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     folder = tmp_path_factory.mktemp("calibrate")
-    done = headrace("calibrate", "smollm2", "--output", str(folder / "found.json"), folder=folder)
+    done = headrace(
+        "calibrate", "smollm2", "--output", str(folder / "found.json"), env=environment(folder), timeout_s=1000
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return from_json((folder / "found.json").read_text())
 

@@ -20,7 +20,9 @@ from compress.gate import GateFailed
 from compress.recipe import validate
 from compress.report import Report, load
 from headrace.fetching import cache_folder, resolve
+from tests.e2e.typed import headrace
 
+TIMEOUT_S = 900.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 RECIPE = """
@@ -44,11 +46,6 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"HEADRACE_CACHE": str(cache), "HEADRACE_STATE": str(folder / "state")}
 
 
-def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headrace", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compress")
@@ -58,7 +55,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def artefact(work: Path) -> Path:
-    done = headrace("compress", str(work / "recipe.yaml"), "--out", str(work / "out"), env=environment(work))
+    done = headrace(
+        "compress", str(work / "recipe.yaml"), "--out", str(work / "out"), env=environment(work), timeout_s=TIMEOUT_S
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return work / "out" / "tiny-smaller"
 
@@ -96,7 +95,9 @@ def test_an_artefact_serves_without_flags_and_its_numbers_are_checked(artefact: 
 @pytest.mark.prove
 def test_the_same_recipe_again_takes_what_is_finished(artefact: Path, work: Path) -> None:
     before = load(artefact)
-    done = headrace("compress", str(work / "recipe.yaml"), "--out", str(work / "out"), env=environment(work))
+    done = headrace(
+        "compress", str(work / "recipe.yaml"), "--out", str(work / "out"), env=environment(work), timeout_s=TIMEOUT_S
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     after = load(artefact)
     assert _lasting(after) == _lasting(before)
@@ -129,7 +130,7 @@ def _scale(path: Path, name: str, factor: float) -> None:
 def test_what_is_wrong_with_a_recipe_is_said_in_one_line_each(work: Path) -> None:
     wrong = work / "wrong.yaml"
     wrong.write_text(RECIPE.replace("share: 0.2", "share: 2").replace("source: tiny", "sauce: tiny"))
-    done = headrace("compress", str(wrong), env=environment(work))
+    done = headrace("compress", str(wrong), env=environment(work), timeout_s=TIMEOUT_S)
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert any("steps[0]" in line and "share" in line for line in lines)
@@ -154,7 +155,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_hashes(
             run.wait()
             kills += 1
         _all_ended(env)
-    done = headrace(*command[3:], env=env)
+    done = headrace(*command[3:], env=env, timeout_s=TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _lasting(load(tmp_path / "tiny-smaller")) == _lasting(undisturbed)
     assert not list(tmp_path.glob(".*.partial"))

@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +13,9 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.typed import headrace
+
+TIMEOUT_S = 300.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
@@ -69,11 +70,6 @@ class Running:
             return False
 
 
-def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headrace", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("fleet")
@@ -83,12 +79,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     file = folder / "fleet.yaml"
     file.write_text(FLEET.format(port=port))
     env = os.environ | {"HEADRACE_STATE": str(folder / "state")}
-    started = headrace("serve", str(file), "--detach", env=env)
+    started = headrace("serve", str(file), "--detach", env=env, timeout_s=TIMEOUT_S)
     assert started.returncode == 0, started.stdout + started.stderr
     running = Running(f"http://127.0.0.1:{port}", env)
     assert running.processes("")
     yield running
-    stopped = headrace("stop", env=env)
+    stopped = headrace("stop", env=env, timeout_s=TIMEOUT_S)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert running.processes("") == []
 
