@@ -45,17 +45,19 @@ rules:
 
 FAST := -q -m "not slow and not prove and not gpu"
 SLOW := -q --durations=10 -m "slow and not prove and not gpu"
+# Slow ones that start no engine.
+COMPUTING := tests/compress tests/headrace/test_fetching_hub.py
 
 fast-tests:
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=logical
 
 engine-tests: fetch-tiny fetch-smollm2
-	@$(BIN)/python -m pytest $(SLOW) --ignore=tests/compress
+	@$(BIN)/python -m pytest $(SLOW) $(addprefix --ignore=,$(COMPUTING))
 
 # On one core, while the tiny model is trained on the other, and while engines start and wait.
 other-tests: fetch-smollm2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) tests/compress
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) $(COMPUTING)
 
 prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
 	@$(BIN)/python scripts/prove.py

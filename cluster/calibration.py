@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 from cluster.model import Model
 from cluster.step_time import Coefficients
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; another number is refused."""
 
 
@@ -59,6 +59,8 @@ class Calibration:
     """Settings of the engine, by vLLM's names; JSON values."""
     coefficients: Coefficients
     residuals: tuple[Residual, ...]
+    checks: tuple[Residual, ...]
+    """Of loads that were measured beside, and not fitted; none where nobody asked for them."""
     date: str
     """ISO 8601."""
     versions: Mapping[str, str]
@@ -70,8 +72,10 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Nine of ten loads took between time / (1 + error) and time * (1 + error)."""
-        return quantile(self.residuals, 0.9)
+        """Nine of ten loads took between time / (1 + error) and time * (1 + error); of those not fitted, where there
+        are any.
+        """
+        return quantile(self.checks or self.residuals, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,15 +35,23 @@ class Measured:
 
 
 def calibrate(
-    model: Model, shape: Shape, device: Device, *, sharers: int, date: str, tell: Callable[[int, int, str], None]
+    model: Model,
+    shape: Shape,
+    device: Device,
+    *,
+    sharers: int,
+    date: str,
+    tell: Callable[[int, int, str], None],
+    between: Callable[[TimedEngine], None],
 ) -> Calibration:
     """Starts one replica as the fleet would, times its steps, fits the coefficients. Raises EngineFailed.
 
     `model`'s source is a folder by now, `shape` what lies there; `sharers`: engines that the fleet may run at the same
-    time on this machine; `tell` hears loads done, loads in all, and what comes next.
+    time on this machine; `tell` hears loads done, loads in all, and what comes next; `between` is called after every
+    second round of the loads, for what shall be measured in the same minutes.
     """
     with timed_engine(model, sharers=sharers) as engine:
-        facts, measured = engine.facts, measure(engine, tell)
+        facts, measured = engine.facts, measure(engine, tell, between)
     layout = Layout(tensor=model.tensor, pipeline=model.pipeline_parallel)
     dtype = DTYPES[facts.dtype]
     shape = in_float32(shape) if facts.dtype == "float32" else shape
@@ -57,26 +65,36 @@ def calibrate(
         engine=model.engine | _settings(facts),
         coefficients=coefficients,
         residuals=tuple(sought.residuals(coefficients)),
+        checks=(),
         date=date,
         versions=_versions(),
     )
 
 
-def measure(engine: TimedEngine, tell: Callable[[int, int, str], None]) -> list[Measured]:
+def measure(
+    engine: TimedEngine, tell: Callable[[int, int, str], None], between: Callable[[TimedEngine], None]
+) -> list[Measured]:
     """Each point's median over ROUNDS. Raises EngineFailed."""
     if not (alone := prompts(engine.facts)):
         raise EngineFailed(f"its contexts of {engine.facts.max_model_len} tokens are too short to be timed")
-    read = _rounds(engine, alone, lambda done, total, name: tell(done, 2 * total, name))
+    read = _rounds(engine, alone, lambda done, total, name: tell(done, 2 * total, name), between)
     rate = alone[-1].requests[0].prompt_tokens / read[-1].seconds
     together = (*joined(engine.facts, rate), *decodes(engine.facts, rate))
-    return read + _rounds(engine, together, lambda done, total, name: tell(total + done, 2 * total, name))
+    return read + _rounds(engine, together, lambda done, total, name: tell(total + done, 2 * total, name), between)
 
 
-def _rounds(engine: TimedEngine, loads: Sequence[Load], tell: Callable[[int, int, str], None]) -> list[Measured]:
+def _rounds(
+    engine: TimedEngine,
+    loads: Sequence[Load],
+    tell: Callable[[int, int, str], None],
+    between: Callable[[TimedEngine], None],
+) -> list[Measured]:
     """The loads take turns, so that noise meets all of them."""
     seconds: dict[str, list[float]] = {}
     schedule = [(number, load) for number in range(-1, ROUNDS) for load in loads]
     for done, (number, load) in enumerate(schedule):
+        if load is loads[0] and number % 2 == 1:
+            between(engine)
         tell(done, len(schedule), load.points[0].name)
         times_s = engine.undisturbed_times_s(load.requests)
         for point in load.points:

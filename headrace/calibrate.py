@@ -1,7 +1,7 @@
 """What does `headrace calibrate` do: time the engine of a fleet, keep what was learned, show it?"""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cluster.calibration import BadCalibration, Calibration, from_json, quantile, to_json
+from cluster.calibration import BadCalibration, Calibration, Residual, from_json, quantile, to_json
 from cluster.config_keys import UnknownModel
 from cluster.device_facts import DEVICES, of_driver, this_cpu
 from cluster.devices import Device
@@ -28,6 +28,7 @@ from headrace.fitting import settled
 from headrace.folders import state_folder
 from headrace.serve import fleet_for
 from headrace.steps import Steps
+from headrace.traffic_check import TrafficCheck
 
 BUSY = 0.5
 """Share of the cores at work before anything was started, from which on the user is warned."""
@@ -49,7 +50,7 @@ def stored() -> tuple[Calibration, ...]:
     return tuple(found)
 
 
-def calibrate(what: str | None, engine: list[str], *, model: str | None, output: str | None) -> None:
+def calibrate(what: str | None, engine: list[str], *, model: str | None, output: str | None, check: bool) -> None:
     """Times the engine of one model of a fleet, or of each. Raises Failure."""
     fleet, steps, hardware = fleet_for(what, engine, port=None, host=None), Steps(Console(highlight=False)), machine()
     models = _chosen(fleet, model)
@@ -62,7 +63,7 @@ def calibrate(what: str | None, engine: list[str], *, model: str | None, output:
         fleet = settled(fleet.model_copy(update={"models": [each]}), hardware)
         check_hardware(fleet, hardware)
         path = Path(output) if output else calibrations_folder() / f"{device.name}-{each.name}.json"
-        calibration = _calibrated(each, device, sharers, steps)
+        calibration = _calibrated(each, device, sharers, check, steps)
         _write(path, calibration)
         _show(calibration, path, steps)
 
@@ -90,16 +91,20 @@ def _warn_if_busy(hardware: Machine, steps: Steps) -> None:
         steps.say(f"! {busy}: loads that it disturbs are sent again, up to 4 times")
 
 
-def _calibrated(model: Model, device: Device, sharers: int, steps: Steps) -> Calibration:
+def _calibrated(model: Model, device: Device, sharers: int, check: bool, steps: Steps) -> Calibration:
     from deployments.calibrate import calibrate as measured
     from deployments.vllm_engine import EngineFailed
 
     date = datetime.now(UTC).isoformat(timespec="seconds")
     try:
+        shape = read(Path(model.source))
         with _bar(model.name, steps) as tell:
-            return measured(model, read(Path(model.source)), device, sharers=sharers, date=date, tell=tell)
+            traffic = TrafficCheck(lambda load: tell(None, None, load))
+            between = traffic.measure if check else lambda engine: None
+            found = measured(model, shape, device, sharers=sharers, date=date, tell=tell, between=between)
     except (EngineFailed, UnknownModel, UnreadableCheckpoint) as error:
         raise Failure(f"{model.name}: {error}") from None
+    return replace(found, checks=tuple(traffic.residuals(found, shape, device)))
 
 
 def _fetched(model: Model, steps: Steps) -> Model:
@@ -113,8 +118,10 @@ def _fetched(model: Model, steps: Steps) -> Model:
 
 
 @contextmanager
-def _bar(name: str, steps: Steps) -> Iterator[Callable[[int, int, str], None]]:
-    """A function that draws how many loads are done: a bar on a terminal, one line elsewhere."""
+def _bar(name: str, steps: Steps) -> Iterator[Callable[[int | None, int | None, str], None]]:
+    """A function that draws how many loads are done, of how many (None: as before), and what comes next: a bar on a
+    terminal, one line elsewhere.
+    """
     terminal = steps.console.is_terminal
     if not terminal:
         steps.say(f"  {name}: starting the engine and timing it ...")
@@ -137,20 +144,28 @@ def _write(path: Path, calibration: Calibration) -> None:
 
 
 def _show(calibration: Calibration, path: Path, steps: Steps) -> None:
-    table = Table("load", box=None, pad_edge=False)
-    for heading in ("measured ms", "predicted ms", "error"):
-        table.add_column(heading, justify="right")
-    for residual in calibration.residuals:
-        error = residual.predicted_s / residual.measured_s - 1
-        table.add_row(
-            residual.point, f"{residual.measured_s * 1e3:.2f}", f"{residual.predicted_s * 1e3:.2f}", f"{error:+.1%}"
-        )
-    steps.console.print(table)
+    steps.console.print(_table("load", calibration.residuals))
     half, most = (quantile(calibration.residuals, share) for share in (0.5, 0.9))
     found = calibration.coefficients
     steps.say(
         f"✓ {calibration.points} loads: half within {half:.1%}, nine of ten within {most:.1%} of the formula\n"
         f"  reached: {found.compute:.0%} of the operations, {found.bandwidth:.0%} of the bandwidth for weights, "
-        f"{found.kv_bandwidth:.0%} for the cache; a step costs {found.step_s * 1e3:.2f} ms beside them\n"
-        f"  kept in {path}"
+        f"{found.kv_bandwidth:.0%} for the cache; a step costs {found.step_s * 1e3:.2f} ms beside them"
     )
+    if calibration.checks:
+        steps.console.print(_table("traffic, not fitted", calibration.checks))
+        most, worst = (quantile(calibration.checks, share) for share in (0.9, 1.0))
+        steps.say(f"✓ foreseen: nine of ten of these figures within {most:.1%}, all within {worst:.1%}")
+    steps.say(f"  kept in {path}")
+
+
+def _table(heading: str, residuals: Iterable[Residual]) -> Table:
+    table = Table(heading, box=None, pad_edge=False)
+    for name in ("measured ms", "predicted ms", "error"):
+        table.add_column(name, justify="right")
+    for residual in residuals:
+        error = residual.predicted_s / residual.measured_s - 1
+        table.add_row(
+            residual.point, f"{residual.measured_s * 1e3:.2f}", f"{residual.predicted_s * 1e3:.2f}", f"{error:+.1%}"
+        )
+    return table

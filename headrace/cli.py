@@ -236,17 +236,20 @@ def calibrate(
     what: FleetOrModel = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="One model of the fleet (each of them).")] = None,
     output: Annotated[str | None, typer.Option(metavar="FILE", help="Keep what was measured there instead.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also foresee traffic that is not fitted, and say how far off.")
+    ] = False,
 ) -> None:
     """Time the real engine of a fleet; `plan` then predicts from what it reached.
 
     \b
     headrace calibrate fleet.yaml
-    headrace calibrate fleet.yaml --model smollm2
+    headrace calibrate fleet.yaml --model smollm2 --check
     headrace calibrate smollm2 --output smollm2.json -- --max-model-len 4096
     """
     from headrace.calibrate import calibrate
 
-    calibrate(what, context.args, model=model, output=output)
+    calibrate(what, context.args, model=model, output=output, check=check)
 
 
 @app.command()

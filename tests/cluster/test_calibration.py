@@ -41,6 +41,7 @@ def run(**changes: Any) -> Calibration:
         engine={"max_model_len": 2048, "enforce_eager": True, "kv_cache_dtype": "auto"},
         coefficients=COEFFICIENTS,
         residuals=(Residual(point="prompt of 16", measured_s=0.02, predicted_s=0.022),),
+        checks=(),
         date="2026-11-24T18:00:00+00:00",
         versions={"vllm": "0.29.0"},
     )
@@ -52,7 +53,11 @@ def test_a_file_gives_back_what_was_written(
     found: list[Residual], coefficients: Coefficients, quantized: str | None
 ) -> None:
     written = run(
-        residuals=tuple(found), coefficients=coefficients, model=replace(SMALL, quantized=quantized), tensor=2
+        residuals=tuple(found),
+        checks=tuple(found[:3]),
+        coefficients=coefficients,
+        model=replace(SMALL, quantized=quantized),
+        tensor=2,
     )
     assert from_json(to_json(written)) == written
 
@@ -60,7 +65,7 @@ def test_a_file_gives_back_what_was_written(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"format": 0}, r"format: should be 1, got 0: calibrate anew"),
+        ({"format": 0}, r"format: should be 2, got 0: calibrate anew"),
         ({"device": 4}, r"device: should be text, got 4"),
         ({"tensor": True}, r"tensor: should be a whole number, got True"),
         ({"tensor": 1.5}, r"tensor: should be a whole number, got 1.5"),

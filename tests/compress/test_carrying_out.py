@@ -40,6 +40,7 @@ def names(folder: Path) -> set[str]:
         return set(file.keys())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("fields", SCHEMES, ids=str)
 def test_what_is_saved_computes_what_the_compressor_did(fields: dict[str, object], tied: bool, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -36,6 +36,7 @@ def of(fields: dict[str, Any], shape: Shape = SMOLLM2, **text: int) -> Effort:
 
 
 @pytest.mark.parametrize("fields", STEPS, ids=lambda fields: "-".join(map(str, fields.values())))
+@settings(max_examples=25)  # of each step
 @given(shape=decoders(), blocks=st.integers(1, 64), more=st.integers(1, 64))
 def test_more_text_never_takes_less(fields: dict[str, Any], shape: Shape, blocks: int, more: int) -> None:
     less, longer = of(fields, shape, blocks=blocks), of(fields, shape, blocks=blocks + more)

@@ -44,6 +44,7 @@ def carry_out(model: Any, step: Step) -> None:
     change(model, step, TEXT, 0, lambda share: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(
     "given",

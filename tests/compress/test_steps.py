@@ -89,6 +89,7 @@ def result(request: pytest.FixtureRequest, parent: Path, tmp_path_factory: pytes
     return carried_out(parent, request.param, tmp_path_factory.mktemp("result") / "step-1")
 
 
+@pytest.mark.slow
 def test_what_is_read_again_says_exactly_what_the_compressor_said(result: Path) -> None:
     said = scores.Scores.load(result / steps.GATE_FILE)
     again, _ = scores.score(read(result), gate(AutoTokenizer.from_pretrained(result), recipe(HALF).evaluation))
@@ -96,6 +97,7 @@ def test_what_is_read_again_says_exactly_what_the_compressor_said(result: Path) 
     assert abs(again.nats - said.nats).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_result_is_a_checkpoint_with_its_tokenizer_and_nothing_that_engines_stumble_over(result: Path) -> None:
     names = {path.name for path in result.iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -165,6 +167,7 @@ def test_the_step_is_told_with_its_share_from_nothing_to_all(parent: Path, tmp_p
     assert [doing for doing, _ in heard if doing != "mask"] == ["loading", "asking the compressed model", "saving"]
 
 
+@pytest.mark.slow
 def test_the_library_logs_nothing(parent: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     carried_out(parent, {"do": "mask", "by": "wanda"}, tmp_path / "mask")
     carried_out(parent, {"do": "quantize", "scheme": "w8a8", "by": "gptq"}, tmp_path / "quantize")
@@ -186,6 +189,7 @@ def test_a_result_is_another_when_anything_that_decides_it_is(parent: Path) -> N
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_steps_follow_one_another(parent: Path, tmp_path: Path) -> None:
     place = parent
     for number, wanted in enumerate([*STEPS[:3], HALF, *SCHEMES[:1]]):

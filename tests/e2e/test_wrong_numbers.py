@@ -11,7 +11,7 @@ import pytest
 
 from headrace.fetching import resolve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(300)]
 
 TENSOR = "model.layers.1.mlp.down_proj.weight"
 

@@ -4,33 +4,54 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+
+from headrace import cli
 
 COMMANDS = ("serve", "stop", "status", "chat", "fetch", "compress", "plan", "calibrate", "init", "doctor")
 
 
-def headrace(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "headrace", *words],
-        env={**os.environ, "HEADRACE_STATE": str(folder / "state"), **variables},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Ended:
+    """A command that ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_every_command_shows_examples(tmp_path: Path) -> None:
+class Typing(Protocol):
+    def __call__(self, *words: str) -> Ended: ...
+
+
+@pytest.fixture
+def headrace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typing:
+    """Types a command in an empty folder, within this process: starting Python takes longer than most commands."""
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+    def typed(*words: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["headrace", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+
+    return typed
+
+
+def test_every_command_shows_examples(headrace: Typing) -> None:
     for command in COMMANDS:
-        shown = headrace(command, "--help", folder=tmp_path)
+        shown = headrace(command, "--help")
         assert shown.returncode == 0
         assert f"\n  headrace {command}" in shown.stdout
 
 
-def test_help_loads_neither_ray_nor_torch_nor_pydantic(tmp_path: Path) -> None:
+def test_help_loads_neither_ray_nor_torch_nor_pydantic(headrace: Typing) -> None:
     code = (
         "import sys; from headrace import cli; sys.argv = ['headrace', '--help']\n"
         "try: cli.main()\n"
@@ -64,59 +85,61 @@ def test_help_loads_neither_ray_nor_torch_nor_pydantic(tmp_path: Path) -> None:
         (("init", "no/such/folder.yaml"), "no/such/folder.yaml: no such file or directory"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_code_two(words: tuple[str, ...], line: str, tmp_path: Path) -> None:
+def test_bad_input_ends_with_one_line_and_code_two(
+    words: tuple[str, ...], line: str, tmp_path: Path, headrace: Typing
+) -> None:
     (tmp_path / "wrong.yaml").write_text("models:\n- name: a\n  sauce: b\n  source: tiny\n")
-    refused = headrace(*words, folder=tmp_path)
+    refused = headrace(*words)
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"headrace: {line}")
     assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", ["status", "chat"])
-def test_without_a_run_the_way_to_start_one_is_named(command: str, tmp_path: Path) -> None:
-    refused = headrace(command, folder=tmp_path)
+def test_without_a_run_the_way_to_start_one_is_named(command: str, headrace: Typing) -> None:
+    refused = headrace(command)
     assert refused.returncode == 1
     assert refused.stderr == "headrace: no run 'default' on this machine: `headrace serve` starts one\n"
 
 
-def test_stopping_nothing_is_no_error(tmp_path: Path) -> None:
-    stopped = headrace("stop", folder=tmp_path)
+def test_stopping_nothing_is_no_error(headrace: Typing) -> None:
+    stopped = headrace("stop")
     assert stopped.returncode == 0
     assert "nothing to end" in stopped.stdout
 
 
-def test_a_port_in_use_names_who_holds_it_and_another_way(tmp_path: Path) -> None:
+def test_a_port_in_use_names_who_holds_it_and_another_way(headrace: Typing) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = str(holder.getsockname()[1])
-        refused = headrace("serve", "tiny", "--port", port, folder=tmp_path)
+        refused = headrace("serve", "tiny", "--port", port)
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"headrace: port {port} is in use by pid {os.getpid()} (")
     assert refused.stderr.endswith("or take another with --port\n")
 
 
-def test_a_model_that_is_nowhere_says_what_there_is(tmp_path: Path) -> None:
-    refused = headrace("serve", "smolm2", "--port", "8999", folder=tmp_path)
+def test_a_model_that_is_nowhere_says_what_there_is(headrace: Typing) -> None:
+    refused = headrace("serve", "smolm2", "--port", "8999")
     assert refused.returncode == 1
     assert "did you mean smollm2?" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_init_writes_a_file_once(tmp_path: Path) -> None:
-    assert headrace("init", folder=tmp_path).returncode == 0
+def test_init_writes_a_file_once(tmp_path: Path, headrace: Typing) -> None:
+    assert headrace("init").returncode == 0
     written = (tmp_path / "fleet.yaml").read_text()
     (tmp_path / "fleet.yaml").write_text("mine")
-    refused = headrace("init", folder=tmp_path)
+    refused = headrace("init")
     assert refused.returncode == 2
     assert "--force" in refused.stderr
     assert (tmp_path / "fleet.yaml").read_text() == "mine"
-    assert headrace("init", "--force", folder=tmp_path).returncode == 0
+    assert headrace("init", "--force").returncode == 0
     assert (tmp_path / "fleet.yaml").read_text() == written
 
 
-def test_the_doctor_finds_what_serving_needs(tmp_path: Path) -> None:
-    told = headrace("doctor", folder=tmp_path)
+def test_the_doctor_finds_what_serving_needs(headrace: Typing) -> None:
+    told = headrace("doctor")
     lines = told.stdout.splitlines()
     assert all(line.startswith(("ok   ", "warn ", "FAIL ")) for line in lines)
     assert any(line.startswith("ok   python: 3.1") for line in lines)

@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == f"/api/models/owner/model/tree/{COMMIT}":
             self.send(200, json.dumps(self.hub.tree()).encode(), {}, with_body)
         else:
-            self.send_file(path.rpartition("/")[2], with_body)
+            self.send_file(path.partition(f"/resolve/{COMMIT}/")[2], with_body)
 
     def send_file(self, name: str, with_body: bool) -> None:
         data = self.hub.files[name]
@@ -177,6 +177,7 @@ def fetched(hub: Hub, cache: Path, source: str = "owner/model") -> tuple[int, st
     return child.returncode, output, errors.strip()
 
 
+@pytest.mark.slow
 def test_a_hub_model_comes_without_duplicates_of_its_weights_and_is_then_at_hand_offline(hub: Hub, tmp_path: Path):
     status, output, errors = fetched(hub, tmp_path)
     assert status == 0, errors
@@ -194,6 +195,19 @@ def test_a_hub_model_comes_without_duplicates_of_its_weights_and_is_then_at_hand
     assert fetched(nowhere, tmp_path)[:2] == (0, f"{folder}\n")
 
 
+@pytest.mark.slow
+def test_a_model_that_pools_comes_with_what_says_how(hub: Hub, tmp_path: Path):
+    """Without it vLLM would pool in another way, and say nothing."""
+    hub.files |= {"modules.json": b"[]", "1_Pooling/config.json": b'{"pooling_mode_mean_tokens": true}'}
+    status, output, errors = fetched(hub, tmp_path)
+    assert status == 0, errors
+    folder = tmp_path / "models" / "owner--model"
+    assert (folder / "1_Pooling" / "config.json").read_bytes() == hub.files["1_Pooling/config.json"]
+    assert not (folder / "onnx").exists()
+    assert "owner/model: no reference vectors: it pools by no way that its modules tell" in output
+
+
+@pytest.mark.slow
 def test_a_killed_download_keeps_the_files_it_had(hub: Hub, tmp_path: Path):
     hub.hold_at_half = True
     child = start_fetching(hub, tmp_path)

@@ -54,15 +54,15 @@ class Terminal:
     def said(self) -> str:
         return self.output.read_text()
 
-    def serve(self) -> "Traces":
+    def serve(self, what: str) -> "Traces":
         """Types `headrace serve`, and returns when it says that it serves."""
-        self.start()
+        self.start(what)
         self.wait_for(lambda: "Serving tiny" in self.said())
         return Traces(self.run(), self.port)
 
-    def start(self) -> Run:
+    def start(self, what: str) -> Run:
         """Types `headrace serve`, and returns when Ray is up and the engine is not."""
-        self.serving = self.type("serve", "tiny", "--port", str(self.port))
+        self.serving = self.type("serve", what, "--port", str(self.port))
         self.wait_for(lambda: "Deploying" in self.said())
         return self.run()
 
@@ -92,12 +92,12 @@ class Traces:
         self.ports = {c.laddr.port for c in listening if c.pid in pids}
         self.shared = shared_memory(run.id)
         assert port in self.ports
-        self.core = self._core()
 
     def find(self, words: str) -> Process:
         return next(process for process in marked(self.run.id) if words in command_line(process))
 
-    def _core(self) -> Process:
+    @property
+    def core(self) -> Process:
         """The engine's core: the replica's own child. By descent, since vLLM's titles don't always take."""
         replicas = {process.pid for process in marked(self.run.id) if "ServeReplica" in command_line(process)}
         kin = [process for process in marked(self.run.id) if psutil.Process(process.pid).ppid() in replicas]
@@ -136,41 +136,55 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_whatever_is_killed_nothing_stays_and_the_next_start_works(terminal: Terminal) -> None:
-    traces = terminal.serve()
-    core = traces.core
+@pytest.mark.timeout(420)
+def test_a_killed_core_is_replaced_and_ctrl_c_leaves_nothing(terminal: Terminal) -> None:
+    core = terminal.serve("tiny").core
     os.kill(core.pid, signal.SIGKILL)
     terminal.wait_for(lambda: identify(core.pid) is None)
     terminal.wait_for(lambda: answers(terminal.port))
     traces = Traces(terminal.run(), terminal.port)
     assert traces.core != core
-    os.kill(traces.find("raylet/raylet").pid, signal.SIGKILL)
     assert terminal.serving is not None
-    assert terminal.serving.wait(END_S) == 1
-    assert "Ray ended unexpectedly: raylet" in terminal.said()
-    traces.assert_gone()
-
-    traces = terminal.serve()
-    assert answers(terminal.port)
-    terminal.serving.kill()
-    terminal.serving.wait()
-    traces.assert_gone(files=False)
-    assert terminal.type("status").wait() == 1
-    assert "is dead" in terminal.said()
-
-    traces = terminal.serve()
-    assert "cleared away run 'default'" in terminal.said()
     terminal.serving.send_signal(signal.SIGINT)
     assert terminal.serving.wait(END_S + 10) == 0
     traces.assert_gone()
     assert not (terminal.state / "runs" / "default.json").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("engines", [0, pytest.param(1, marks=pytest.mark.prove)])
+def test_whatever_is_killed_nothing_stays_and_the_next_start_works(
+    terminal: Terminal, tmp_path: Path, engines: int
+) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(f"models: [{{name: tiny, source: tiny, replicas: {{min: {engines}, max: 1}}}}]")
+    traces = terminal.serve(str(fleet))
+    os.kill(traces.find("raylet/raylet").pid, signal.SIGKILL)
+    assert terminal.serving is not None
+    assert terminal.serving.wait(END_S) == 1
+    assert "Ray ended unexpectedly: raylet" in terminal.said()
+    traces.assert_gone()
+
+    traces = terminal.serve(str(fleet))
+    terminal.serving.kill()
+    terminal.serving.wait()
+    traces.assert_gone(files=False)
+    assert terminal.type("status").wait() == 1
+    assert "is dead" in terminal.said()
+
+    run = terminal.start(str(fleet))
+    assert "cleared away run 'default'" in terminal.said()
+    terminal.serving.send_signal(signal.SIGINT)
+    assert terminal.serving.wait(END_S + 10) == 130
+    assert marked(run.id) == ()
+    assert not (terminal.state / "runs" / "default.json").exists()
+
+
 @pytest.fixture
 def starting(terminal: Terminal) -> Run:
     """A run whose Ray is up, and whose engine is not."""
-    return terminal.start()
+    return terminal.start("tiny")
 
 
 @pytest.mark.slow

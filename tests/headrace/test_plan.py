@@ -176,6 +176,7 @@ def test_a_calibration_is_used_and_named(run: Run, llama: Path, tmp_path: Path) 
         engine={},
         coefficients=coefficients,
         residuals=(Residual(point="one", measured_s=1.1, predicted_s=1.0),),
+        checks=(),
         date="2026-02-03T04:05:06+00:00",
         versions={},
     )
