@@ -30,21 +30,22 @@ def task_ray(machine: Machine, steps: Steps) -> Iterator[None]:
         launch.write_token(token)
         environment = launch.environment(dict(os.environ), run_id=run_id, token=token, ports=ports)
         keeper = launch.start(
-            launch.ray_command(ports, folder=folder, cpus=machine.cores, gpus=len(machine.gpus)),
+            launch.ray_command(ports, folder=folder, cpus=machine.cores, gpus=len(machine.gpus), dashboard=False),
             run_id=run_id,
             folder=folder,
             environment=environment,
         )
         try:
             with steps.step("Starting Ray", f"Ray runs on loopback, {machine.cores} cores"):
-                _connect(ports.gcs, token, keeper, folder)
+                _connect(ports, token, keeper, folder)
             yield
         finally:
             _end(keeper, run_id)
 
 
-def _connect(port: int, token: Path, keeper: subprocess.Popen[bytes], folder: Path) -> None:
-    while not _listens(port):
+def _connect(ports: launch.Ports, token: Path, keeper: subprocess.Popen[bytes], folder: Path) -> None:
+    # The node's manager is the last to listen; until then the cluster has no node to connect to.
+    while not (_listens(ports.gcs) and _listens(ports.node_manager)):
         with suppress(subprocess.TimeoutExpired):
             keeper.wait(LOOK_EVERY_S)
             raise Failure(f"Ray did not start: {(folder / 'ray.log').read_text()[-2000:]}")
@@ -58,7 +59,7 @@ def _connect(port: int, token: Path, keeper: subprocess.Popen[bytes], folder: Pa
     import ray
 
     ray.init(
-        address=f"127.0.0.1:{port}",
+        address=f"127.0.0.1:{ports.gcs}",
         _node_ip_address="127.0.0.1",
         log_to_driver=False,
         logging_level=logging.ERROR,
