@@ -1,6 +1,7 @@
 """How much CPU time has each part of a server used, and which processes are that part?"""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,19 +14,32 @@ class Part(StrEnum):
     """What a process does for a server."""
 
     API_SERVER = "API server"
+    PROXY = "proxy"
+    """Serve's own, or HAProxy."""
     ROUTER = "router"
+    """Headrace's, or the replicas of Ray's that choose and forward."""
     ENGINE = "engine replica"
     CORE = "engine core"
     """The engine core and its workers: what computes."""
     RAY = "Ray"
-    """Everything else that Ray starts for the fleet; it takes no part in a request."""
+    """Everything else that Ray starts; it takes no part in a request."""
 
 
-PATH = frozenset({Part.API_SERVER, Part.ROUTER, Part.ENGINE})
+PATH = frozenset({Part.API_SERVER, Part.PROXY, Part.ROUTER, Part.ENGINE})
 """Everything between the client and the engine core."""
 
-ROUTER_TITLE = "ray::ServeReplica:headrace:router"
-ENGINE_TITLE = "ray::ServeReplica:headrace:engine-"
+Titles = tuple[tuple[str, Part], ...]
+"""What a process's command line holds, and which part that makes it; the first that fits."""
+FLEET_TITLES: Titles = (
+    ("ray::ServeReplica:headrace:engine-", Part.ENGINE),
+    ("ray::ServeReplica:headrace:router", Part.ROUTER),
+)
+RAY_LLM_TITLES: Titles = (
+    ("ray::ServeReplica:llm:LLMServer", Part.ENGINE),
+    ("ray::ServeReplica:llm:", Part.ROUTER),
+    ("ray::ProxyActor", Part.PROXY),
+    ("bin/haproxy ", Part.PROXY),
+)
 
 Parts = Callable[[], Iterator[tuple[psutil.Process, Part]]]
 
@@ -66,18 +80,33 @@ def parts_of_vllm(pid: int) -> Iterator[tuple[psutil.Process, Part]]:
 
 
 def parts_of_fleet(run_id: str) -> Iterator[tuple[psutil.Process, Part]]:
-    """A fleet: replicas by the title that Ray gives them, the engine core by parentage, the rest is Ray."""
-    processes = {process.pid: psutil.Process(process.pid) for process in marked(run_id)}
-    titles = {pid: _title(process) for pid, process in processes.items()}
-    engines = [pid for pid, title in titles.items() if title.startswith(ENGINE_TITLE)]
-    cores = {child.pid for pid in engines for child in processes[pid].children(recursive=True)}
+    """A fleet of Headrace's."""
+    return _parts_under_ray(run_id, FLEET_TITLES)
+
+
+def parts_of_ray_llm(run_id: str) -> Iterator[tuple[psutil.Process, Part]]:
+    """An application of `ray.serve.llm`."""
+    return _parts_under_ray(run_id, RAY_LLM_TITLES)
+
+
+def _parts_under_ray(run_id: str, titles: Titles) -> Iterator[tuple[psutil.Process, Part]]:
+    """Replicas and proxies by the titles that they carry, the engine core by parentage, the rest is Ray."""
+    processes = {process.pid: process for process in _processes(run_id)}
+    parts = {pid: _part(_title(process), titles) for pid, process in processes.items()}
+    engines = [processes[pid] for pid, part in parts.items() if part is Part.ENGINE]
+    cores = {child.pid for engine in engines for child in engine.children(recursive=True)}
     for pid, process in processes.items():
-        if pid in cores:
-            yield process, Part.CORE
-        elif pid in engines:
-            yield process, Part.ENGINE
-        else:
-            yield process, Part.ROUTER if titles[pid].startswith(ROUTER_TITLE) else Part.RAY
+        yield process, Part.CORE if pid in cores else parts[pid]
+
+
+def _processes(run_id: str) -> Iterator[psutil.Process]:
+    for process in marked(run_id):
+        with suppress(psutil.NoSuchProcess):
+            yield psutil.Process(process.pid)
+
+
+def _part(title: str, titles: Titles) -> Part:
+    return next((part for held, part in titles if held in title), Part.RAY)
 
 
 def _title(process: psutil.Process) -> str:

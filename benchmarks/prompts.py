@@ -1,4 +1,4 @@
-"""Which prompts does a benchmark send? Chats of an exact number of tokens, all different."""
+"""Which prompts does a benchmark send? Texts of an exact number of tokens, all different."""
 
 import random
 import re
@@ -8,24 +8,30 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+Length = Callable[[str], int]
 
-def chat_prompts(folder: Path, *, count: int, tokens: int, seed: int) -> list[str]:
-    """User messages that, rendered by the checkpoint's chat template, have `tokens` tokens each."""
+
+def prompts(folder: Path, *, chat: bool, count: int, tokens: int, seed: int) -> list[str]:
+    """Texts that have `tokens` tokens each; `chat`: as a user's message, rendered by the checkpoint's chat template."""
+    length, draw = lengths(folder, chat=chat), random.Random(seed)
+    return [text_of_length(length, tokens, draw) for _ in range(count)]
+
+
+def lengths(folder: Path, *, chat: bool) -> Length:
+    """How a server counts the tokens of a text."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
-    def length(text: str) -> int:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
+    def of_message(text: str) -> int:
+        message = {"role": "user", "content": text}
+        rendered = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         return len(tokenizer.backend_tokenizer.encode(rendered, add_special_tokens=False).ids)
 
-    draw = random.Random(seed)
-    return [text_of_length(length, tokens, draw) for _ in range(count)]
+    return of_message if chat else lambda text: len(tokenizer.backend_tokenizer.encode(text).ids)
 
 
-def text_of_length(length: Callable[[str], int], tokens: int, draw: random.Random) -> str:
+def text_of_length(length: Length, tokens: int, draw: random.Random) -> str:
     """A random text of `tokens` tokens by `length`. Raises ValueError when its template alone is longer."""
     if length("") >= tokens:
         raise ValueError(f"the chat template alone has {length('')} tokens, more than {tokens}")

@@ -1,12 +1,14 @@
-"""How are the two servers of a comparison started alike, and ended?"""
+"""How are the systems of a comparison started alike, and ended? Here: vLLM's own server and Headrace."""
 
 import os
+import random
+import secrets
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,21 +19,30 @@ import psutil
 import yaml
 
 from benchmarks.cpu_time import Part, Parts, parts_of_fleet, parts_of_vllm
-from cluster import cores, runs
-from headrace.folders import runs_folder
+from cluster import launch, runs
+from cluster.processes import MARK, end_run
+from headrace.folders import made, run_folder, runs_folder
 
 HOST = "127.0.0.1"
 MODEL = "bench"
-"""What both call the model; the name of Headrace's run too."""
+"""What all call the model; the name of Headrace's run too."""
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
-    "kv_cache_memory_bytes": 1 << 30,
+    # 32 streams of 192 tokens of SmolLM2, and little enough for four engines beside each other.
+    "kv_cache_memory_bytes": 384 << 20,
+    "max_model_len": 1024,
     "max_num_seqs": 64,
+    "enable_prefix_caching": True,
 }
-"""Engine arguments of both."""
-START_S = 600.0
-"""Patience with a server that starts."""
+"""Engine arguments of all."""
+EXECUTOR = {"distributed_executor_backend": "mp"}
+"""As Headrace sets it by itself, and allows no other."""
+SYSTEM_BYTES = 4 << 30
+"""Memory that a system takes at most, with its Ray."""
+START_S = 300.0
+"""Patience with a system that starts."""
+KEEPER_PATIENCE_S = 15.0
 
 
 class BenchmarkFailed(RuntimeError):
@@ -40,7 +51,7 @@ class BenchmarkFailed(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """A server that answers."""
+    """A system that answers."""
 
     name: str
     port: int
@@ -53,85 +64,108 @@ class Server:
 
 
 @contextmanager
-def vllm_server(folder: Path, logs: Path) -> Iterator[Server]:
-    """vLLM's own OpenAI server with statistics and without access or request logs. Raises BenchmarkFailed.
+def vllm_server(folder: Path, core: str) -> Iterator[Server]:
+    """vLLM's own OpenAI server with statistics and without access or request logs. Raises BenchmarkFailed."""
+    port = free_port()
 
-    Its OpenMP threads are bound as Headrace binds those of an engine that has the machine for itself.
-    """
-    port, log = _free_port(), logs / "vllm.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            _vllm_command(folder, port),
-            env=os.environ
-            | {
-                "VLLM_CPU_OMP_THREADS_BIND": cores.binding(sorted(os.sched_getaffinity(0)), 1),
-                "VLLM_NO_USAGE_STATS": "1",
-            },
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _await_health(process, port, log)
-        yield Server(name="vllm", port=port, parts=partial(parts_of_vllm, process.pid))
-    finally:
-        _end(process)
+    def environment(run_id: str, _: Path) -> dict[str, str]:
+        # SPT_NOENV: else the engine core's title takes the place of the environment that /proc shows, mark included.
+        switches = {MARK: run_id, "SPT_NOENV": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+        return os.environ | switches | bound(core)
+
+    with kept("vllm", environment, lambda _: _vllm_command(folder, port)) as (place, keeper, _):
+        await_answer(port, "/health", keeper, place / "ray.log")
+        server = psutil.Process(keeper.pid).children()[0]
+        yield Server(name="vllm", port=port, parts=partial(parts_of_vllm, server.pid))
 
 
 @contextmanager
-def headrace_fleet(folder: Path, logs: Path) -> Iterator[Server]:
-    """A fleet of one replica, started and ended by the command line. Raises BenchmarkFailed."""
-    port, fleet = _free_port(), logs / "fleet.yaml"
-    model = {"name": MODEL, "source": str(folder), "engine": ENGINE}
-    fleet.write_text(yaml.safe_dump({"models": [model], "router": {"host": HOST, "port": port}}))
+def headrace_fleet(folder: Path) -> Iterator[Server]:
+    """A fleet of one replica, started and ended by the command line. Raises BenchmarkFailed.
+
+    It may have as many replicas as the machine has cores, so that an engine is bound to one of them. Bound to several,
+    its threads wait for each other by spinning, which costs what the machine's other load makes it cost.
+    """
+    port, cores = free_port(), len(os.sched_getaffinity(0))
+    model = {"name": MODEL, "source": str(folder), "engine": ENGINE, "replicas": {"min": 1, "max": cores}}
     headrace = [sys.executable, "-m", "headrace"]
-    if subprocess.run([*headrace, "serve", str(fleet), "--detach", "--name", MODEL]).returncode:
-        raise BenchmarkFailed("the fleet did not start: see above")
     try:
+        with made(run_folder(f"{MODEL}-{secrets.token_hex(4)}")) as place:
+            fleet = place / "fleet.yaml"
+            fleet.write_text(yaml.safe_dump({"models": [model], "router": {"host": HOST, "port": port}}))
+            started = subprocess.run([*headrace, "serve", str(fleet), "--detach", "--name", MODEL], stdout=sys.stderr)
         run = runs.read(runs_folder(), MODEL)
-        if run is None:
-            raise BenchmarkFailed(f"the run {MODEL!r} left no record")
+        if started.returncode or run is None:
+            raise BenchmarkFailed("headrace serve did not start: see above")
         yield Server(name="headrace", port=port, parts=partial(parts_of_fleet, run.id))
     finally:
-        subprocess.run([*headrace, "stop", "--name", MODEL])
+        subprocess.run([*headrace, "stop", "--name", MODEL], stdout=sys.stderr)
+
+
+Environment = Callable[[str, Path], dict[str, str]]
+"""Of a run id and a folder."""
+
+
+@contextmanager
+def kept(
+    name: str, environment: Environment, command: Callable[[Path], list[str]]
+) -> Iterator[tuple[Path, subprocess.Popen[bytes], str]]:
+    """A command in a folder of its own, its processes marked: folder, keeper, run id. All of it is gone afterwards."""
+    # Short: HAProxy's sockets lie two folders below one of this name, and may have 97 characters.
+    run_id = f"b{secrets.token_hex(3)}"
+    with made(run_folder(run_id)) as place:
+        chosen = environment(run_id, place)
+        keeper = launch.start(command(place), run_id=run_id, folder=place, environment=chosen)
+        try:
+            yield place, keeper, run_id
+        finally:
+            keeper.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                keeper.wait(KEEPER_PATIENCE_S)
+            if left := end_run(run_id, grace_s=0):
+                print(f"{name}: can't be ended: pids {[process.pid for process in left]}", file=sys.stderr)
+
+
+def bound(core: str) -> dict[str, str]:
+    """Binds an engine to one core."""
+    return {"VLLM_CPU_OMP_THREADS_BIND": core}
+
+
+def await_answer(port: int, path: str, keeper: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits for status 200. Raises BenchmarkFailed with the log's last words."""
+    await_true(lambda: _answers(f"http://{HOST}:{port}{path}"), keeper, log)
+
+
+def await_true(done: Callable[[], bool], keeper: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits as long as the keeper is there, at most START_S. Raises BenchmarkFailed with the log's last words."""
+    deadline_s = time.monotonic() + START_S
+    while not done():
+        if keeper.poll() is not None or time.monotonic() > deadline_s:
+            ended = f"not ready within {START_S:.0f} s" if keeper.poll() is None else "ended while it started"
+            raise BenchmarkFailed(f"{ended}; last words: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.5)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def free_port() -> int:
+    """A port of this machine's loopback that nobody listens on now."""
+    return next(port for port in random.Random().sample(launch.PORT_RANGE, 100) if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
 
 
 def _vllm_command(folder: Path, port: int) -> list[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
     command += ["--model", str(folder), "--served-model-name", MODEL, "--host", HOST, "--port", str(port)]
-    command += ["--distributed-executor-backend", "mp"]
-    for name, value in ENGINE.items():
+    for name, value in (ENGINE | EXECUTOR).items():
         command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     return command
-
-
-def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline_s = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline_s:
-        try:
-            if httpx.get(f"http://{HOST}:{port}/health", timeout=5.0, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.5)
-    raise BenchmarkFailed(f"vLLM's server did not start; its last words: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        tree = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        tree = []
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for left in psutil.wait_procs(tree, timeout=5)[1]:
-        left.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]

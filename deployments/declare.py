@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from deployments.fleet import Fleet, Model
+from deployments.fleet import Fleet, Model, RouterSettings
 
 APPLICATION = "headrace"
-LONGEST_STREAM_S = 600.0
-"""A replica that is being stopped may finish streams for so long."""
+SPARE_S = 15.0
+"""What a replica that is being stopped gets beside its longest stream, for first requests and last words."""
 STARTS = 2
 """Times that Serve starts an engine which fails, before it says so: a wrong checkpoint stays wrong."""
 ROUTER_CPUS = 0.5
+ONE_MORE_PERCENT = 1
+"""Of surge: Serve rounds up to whole replicas, so an update starts one router, then stops one."""
 
 
 def engine_name(model: str) -> str:
@@ -28,11 +30,18 @@ def logical_cpus(fleet: Fleet) -> int:
     return ranks + int(fleet.router.replicas * ROUTER_CPUS + 1)
 
 
-def engine_options(model: Model) -> dict[str, Any]:
+def grace_s(router: RouterSettings) -> float:
+    """What a replica that is being stopped gets to end by itself."""
+    return router.settle_s + router.longest_stream_s + SPARE_S
+
+
+def engine_options(model: Model, router: RouterSettings) -> dict[str, Any]:
     """Serve's options for a model's engines.
 
     One node: one bundle with every GPU of the replica, given to the replica itself. Several nodes: a bundle for each
     rank, taken by vLLM's Ray executor; the replica itself has no GPU. (GPU placement follows the sources; unrun.)
+
+    No surge: an update stops a replica before it starts its successor, which may need the same GPUs.
     """
     gpus = _uses_gpus(model)
     ranks = _ranks(model)
@@ -49,7 +58,7 @@ def engine_options(model: Model) -> dict[str, Any]:
         "autoscaling_config": _scaled(model.replicas.min, model.replicas.max),
         "max_ongoing_requests": 1000,
         "max_constructor_retry_count": STARTS,
-        "graceful_shutdown_timeout_s": LONGEST_STREAM_S,
+        "graceful_shutdown_timeout_s": grace_s(router),
         "graceful_shutdown_wait_loop_s": 0.1,
         "health_check_period_s": 5.0,
         "health_check_timeout_s": 45.0,
@@ -61,8 +70,9 @@ def router_options(fleet: Fleet) -> dict[str, Any]:
     return {
         "ray_actor_options": {"num_cpus": ROUTER_CPUS},
         "autoscaling_config": _scaled(fleet.router.replicas, fleet.router.replicas),
-        "graceful_shutdown_timeout_s": LONGEST_STREAM_S,
+        "graceful_shutdown_timeout_s": grace_s(fleet.router),
         "graceful_shutdown_wait_loop_s": 0.1,
+        "max_surge_percent": ONE_MORE_PERCENT,
         "max_constructor_retry_count": STARTS,
         "health_check_period_s": 5.0,
     }

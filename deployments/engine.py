@@ -1,6 +1,7 @@
 """What does one engine replica do, from its start to its last request?"""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,13 @@ from typing import Any
 import ray
 from ray import serve
 
-from deployments import numbers_check, reference
+from deployments import numbers_check, reference, vector_check
+from deployments.core_watch import CoreWatch
 from deployments.fleet import Model
-from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit
+from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
 from deployments.link import EngineEnd
 from deployments.vllm_engine import EngineFailed, VllmEngine
 
-PATIENCE_S = 30.0
-"""An engine with work that takes no step for so long is replaced."""
 MARK = "[headrace] "
 """Begins the line of a failed start that is meant for the user."""
 
@@ -29,6 +29,8 @@ CHECK_CHATS = (
 )
 """Long enough to show wrong kernels that short prompts hide."""
 
+log = logging.getLogger("ray.serve")
+
 
 @serve.deployment
 class Engine:
@@ -41,8 +43,11 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             self._engine = VllmEngine.start(model, sharers=sharers, claims=_claims_folder())
+            self._watch = CoreWatch(self._engine, self._leave)
             self._verdict = await self._check_numbers()
             self._application = await self._engine.application()
+            if self._engine.dead():
+                raise EngineFailed("the engine core died after the numbers check")
         except (EngineFailed, numbers_check.WrongNumbers, reference.BadReference) as error:
             raise RuntimeError(f"{MARK}{model.name}: {error}") from None
         self._link = EngineEnd(
@@ -62,6 +67,7 @@ class Engine:
             "max_model_len": self._engine.max_model_len,
             "slots": self._engine.slots,
             "dtype": self._engine.dtype,
+            "pools": self._engine.pools,
             "verified": self._verdict.reference_distance is not None,
             "pid": os.getpid(),
         }
@@ -76,29 +82,44 @@ class Engine:
         }
 
     async def check_health(self) -> None:
-        """Serve replaces this replica when this raises: steps must progress, a live process is not enough."""
-        await self._engine.check(PATIENCE_S)
+        """Serve replaces this replica when its event loop leaves this unanswered; the core is watched from there."""
 
     async def __del__(self) -> None:
         """Finishes what it has, then leaves nothing behind; Serve awaits this."""
         if hasattr(self, "_link"):
             self._draining = True
             self._link.announce()
-            while not self._engine.dead() and (self._engine.unfinished() or self._tasks):
+            while self._engine.unfinished() or self._tasks:
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0)
             self._link.close()
-        if hasattr(self, "_engine"):
+        if hasattr(self, "_watch"):
+            self._watch.close()
             self._engine.shutdown()
 
+    def _leave(self, reason: str) -> None:
+        """The core is dead or hung: nothing can be finished. Routers ask another replica, and Serve starts one."""
+        log.error("%s: %s", self._model.name, reason)
+        if hasattr(self, "_link"):
+            self._link.close(died=True)
+            self._engine.kill()
+            os._exit(1)
+        # The numbers check gets an error now, and the constructor ends with that.
+        self._engine.kill()
+
     async def _check_numbers(self) -> numbers_check.Verdict:
-        known = reference.load(Path(self._model.source))
-        if known is None and self._model.require_reference:
-            raise numbers_check.WrongNumbers(
-                "no reference log-probabilities lie beside the checkpoint, and require_reference is set"
-            )
         prompts = [self._engine.encode_chat(text) for text in CHECK_CHATS]
-        return await numbers_check.check(self._engine, prompts, known)
+        if self._engine.pools:
+            known = None if "pooler_config" in self._model.engine else reference.load_vectors(Path(self._model.source))
+            verdict = await vector_check.check(self._engine, prompts, known)
+        else:
+            verdict = await numbers_check.check(self._engine, prompts, reference.load(Path(self._model.source)))
+        if verdict.reference_distance is None and self._model.require_reference:
+            what = "vectors" if self._engine.pools else "log-probabilities"
+            raise numbers_check.WrongNumbers(
+                f"no reference {what} lie beside the checkpoint, and require_reference is set"
+            )
+        return verdict
 
     def _load(self) -> Load:
         load = self._engine.load()
@@ -111,12 +132,14 @@ class Engine:
         load.credit_tokens = max(0, load.credit_tokens - tokens)
         return load
 
-    def _hear(self, router: bytes, message: Submit | Call | Cancel) -> None:
+    def _hear(self, router: bytes, message: Submit | Call | Cancel | Took) -> None:
         task = asyncio.ensure_future(self._work(router, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, router: bytes, message: Submit | Call | Cancel) -> None:
+    async def _work(self, router: bytes, message: Submit | Call | Cancel | Took) -> None:
+        if self._engine.dead():  # the router is about to hear of it
+            return
         match message:
             case Submit():
                 await self._run(router, message)
@@ -124,6 +147,8 @@ class Engine:
                 await self._application.answer(router, message, self._link)
             case Cancel():
                 await self._cancel(router, message.request)
+            case Took():
+                self._application.took(router, message.request, message.size_bytes)
 
     async def _run(self, router: bytes, request: Submit) -> None:
         run = (router, request.request)

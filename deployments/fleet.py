@@ -109,6 +109,10 @@ class RouterSettings(BaseModel):
     """Routers, each with its own queue."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 1024
     """Requests one router keeps waiting for one model before it refuses more."""
+    longest_stream_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Seconds from a request's arrival after which its answer ends with an error. What is stopped finishes the rest."""
+    settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Seconds for which a router that is stopped takes connections: until load balancers see that /ready fails."""
     allow_media_urls: bool = False
     """Let requests name images, audio and video by URL, which engines then fetch. Inline `data:` URLs always pass."""
     allow_chat_templates: bool = False

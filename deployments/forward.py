@@ -76,6 +76,11 @@ def check(path: str, fields: dict[str, Any], allowed: Allowed) -> None:
                 _refuse_if(True, name, f"has '{key}' that is no data: URL; this fleet does not fetch media")
 
 
+def anthropic(path: str) -> bool:
+    """Whether a route is of Anthropic's API, which has errors of its own shape."""
+    return path.startswith("/v1/messages")
+
+
 def headers(given: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """Those of a request's headers that pass; ASGI gives names in lower case."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in given if name in HEADERS]

@@ -1,19 +1,22 @@
 """What travels on the link between a router and an engine replica, and in which form?
 
-A frame is one msgpack array. Router to engine: the requests and cancellations of one event-loop turn. Engine to
-router: the deltas of one engine step and the parts of answers of vLLM's own application, with the replica's load in
-the header. Frames of one direction are numbered from 0; a gap means that the peer is not the one it was.
+A frame is one msgpack array. Router to engine: the requests and cancellations of one event-loop turn, and what was
+read. Engine to router: the deltas of one engine step and the parts of answers of vLLM's own application, with the
+replica's load in the header. Frames of one direction are numbered from 0; a gap means that the peer is not the one it
+was.
 """
 
 from typing import Any
 
 import msgspec
 
-VERSION = 2
+VERSION = 3
 BEAT_S = 0.4
 """Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
 SILENCE_S = 2.0
 """A peer not heard for so long counts as dead."""
+WINDOW_BYTES = 1 << 20
+"""Of a call's answer, what an engine may say beyond what the router told to have been taken."""
 
 
 class Submit(msgspec.Struct, array_like=True, tag="s"):
@@ -53,12 +56,20 @@ class Cancel(msgspec.Struct, array_like=True, tag="c"):
     request: int
 
 
+class Took(msgspec.Struct, array_like=True, tag="t"):
+    """The reader of a call's answer took some of it. Told in quarters of the window, not for each part."""
+
+    request: int
+    size_bytes: int
+    """Since the last time."""
+
+
 class RouterFrame(msgspec.Struct, array_like=True):
     """One message from a router."""
 
     version: int
     sequence: int
-    messages: list[Submit | Call | Cancel]
+    messages: list[Submit | Call | Cancel | Took]
 
 
 class Load(msgspec.Struct, array_like=True, kw_only=True):

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from deployments import forward
+from deployments import anthropic_errors, forward
+from deployments.fleet import RouterSettings
+from deployments.frames import Failure
 from deployments.lane import Lane
-from deployments.openai_answers import Answer, Usage
+from deployments.openai_answers import Answer, Usage, error_event
 from deployments.openai_wire import ApiError, ChatRequest, Common, CompletionRequest, parse, sampling
 from deployments.render import Renderer
 from deployments.reply import Send, relay, respond, stream, whole
@@ -42,9 +45,17 @@ class Desk:
 class HttpApi:
     """The ASGI application. `desks` by model name, in the fleet's order."""
 
-    def __init__(self, desks: dict[str, Desk], metrics: RouterMetrics, allowed: forward.Allowed) -> None:
+    def __init__(
+        self,
+        desks: dict[str, Desk],
+        metrics: RouterMetrics,
+        allowed: forward.Allowed,
+        longest_stream_s: float = RouterSettings().longest_stream_s,
+    ) -> None:
         self._desks, self._metrics, self._allowed = desks, metrics, allowed
+        self.longest_stream_s = longest_stream_s
         self.draining = False
+        """/ready fails; everything else goes on."""
         self._routes: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
             **dict.fromkeys(forward.ROUTES, ("POST", self._pass_on)),
             "/v1/chat/completions": ("POST", self._chat),
@@ -62,7 +73,8 @@ class HttpApi:
             await self._route(scope)(scope, receive, send)
         except ApiError as error:
             self._metrics.refused(error.status)
-            await _refuse(send, error)
+            body = anthropic_errors.body(error) if forward.anthropic(scope["path"]) else error.body
+            await _refuse(send, error, body)
 
     def _route(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         path, method = scope["path"], scope["method"]
@@ -111,9 +123,11 @@ class HttpApi:
         if fields is not None:
             forward.check(path, fields, self._allowed)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
-        with _watched(desk.lane, receive) as tickets:
+        with _watched(desk.lane, receive, self.longest_stream_s) as tickets:
             tickets.append(desk.lane.call(path, passed, body, tokens))
-            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model))
+            took = partial(desk.lane.took, tickets[0])
+            as_event = anthropic_errors.event if forward.anthropic(path) else error_event
+            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model), took, as_event)
         if status is not None and status >= 400:
             self._metrics.refused(status)
 
@@ -134,7 +148,7 @@ class HttpApi:
         for ids in prompts:
             _check_length(ids, request.max_tokens, desk.lane.max_model_len, "messages" if chat else "prompt")
         news = asyncio.Event()
-        with _watched(desk.lane, receive) as tickets:
+        with _watched(desk.lane, receive, self.longest_stream_s) as tickets:
             for ids in prompts:
                 tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news))
             metered = self._metrics.watch(desk.lane.model)
@@ -153,9 +167,6 @@ class HttpApi:
         raise ApiError(400, f"'model' must be one of: {', '.join(self._desks)}.", param="model")
 
     def _desk(self, model: str) -> Desk:
-        if self.draining:
-            message = "This router is shutting down."
-            raise ApiError(503, message, kind="server_error", code="draining", retry_after_s=1)
         desk = self._desks.get(model)
         if desk is None:
             known = ", ".join(self._desks)
@@ -244,15 +255,23 @@ async def _body(receive: Receive) -> bytes:
 
 
 @contextmanager
-def _watched(lane: Lane, receive: Receive) -> Iterator[list[Ticket]]:
-    """For the tickets of one client: they leave the lane when it does, and at the end."""
+def _watched(lane: Lane, receive: Receive, longest_s: float) -> Iterator[list[Ticket]]:
+    """For the tickets of one client: they fail after `longest_s`, and leave the lane when it does, and at the end."""
     tickets: list[Ticket] = []
     watch = asyncio.ensure_future(_wait_for_disconnect(receive))
     watch.add_done_callback(lambda _: [lane.leave(ticket) for ticket in tickets])
+    limit = asyncio.get_running_loop().call_later(longest_s, _fail, tickets, longest_s)
     try:
         yield tickets
     finally:
+        limit.cancel()
         watch.cancel()
+
+
+def _fail(tickets: list[Ticket], longest_s: float) -> None:
+    message = f"The answer was not complete {longest_s:g} s after the request, the longest that this server takes."
+    for ticket in tickets:
+        ticket.fail(Failure(ticket.value.id, ticket.attempt, 504, message))
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -264,6 +283,6 @@ async def _json(send: Send, status: int, body: Any) -> None:
     await respond(send, status, msgspec.json.encode(body))
 
 
-async def _refuse(send: Send, error: ApiError) -> None:
+async def _refuse(send: Send, error: ApiError, body: dict[str, Any]) -> None:
     extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await respond(send, error.status, msgspec.json.encode(error.body), extra=extra)
+    await respond(send, error.status, msgspec.json.encode(body), extra=extra)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 import routing
-from deployments.frames import Call, Cancel, EngineFrame, Failure, Load, Part, Submit
+from deployments.frames import WINDOW_BYTES, Call, Cancel, EngineFrame, Failure, Load, Part, Submit, Took
 from deployments.link import RouterEnd
 from deployments.openai_wire import ApiError
 from deployments.ticket import Ticket, choices
@@ -23,8 +23,8 @@ DEPARTURES = 256
 """Departures from the queue that are remembered for its drain rate."""
 ATTEMPTS = 3
 """Replicas that may be lost under a request before it fails."""
-UNREAD_BYTES = 64 << 20
-"""Of a call's answer, the most that is kept for a client that reads slowly."""
+TELL_BYTES = WINDOW_BYTES // 4
+"""What a reader took of a call's answer is told to the engine in lumps of so much."""
 
 
 @dataclass(eq=False, slots=True)
@@ -146,6 +146,15 @@ class Lane:
         ticket.gone = True
         ticket.news.set()
 
+    def took(self, ticket: Ticket, size_bytes: int) -> None:
+        """So much of a call's answer went to its client: an engine that waits for that may go on."""
+        ticket.untold_bytes += size_bytes
+        if ticket.untold_bytes < TELL_BYTES or (replica := self._runs_on(ticket)) is None:
+            return
+        if replica.link is not None:
+            replica.link.say(Took(ticket.value.id, ticket.untold_bytes))
+        ticket.untold_bytes = 0
+
     def join(self, replica: Replica, connect: Callable[..., RouterEnd]) -> None:
         """Links up with a replica that described itself."""
         self.replicas[replica.id] = replica
@@ -171,9 +180,16 @@ class Lane:
 
     def _stop(self, ticket: Ticket) -> None:
         """Ends a request in the engine, if it runs there."""
-        replica = self.replicas.get(ticket.replica or "")
-        if replica is not None and replica.tickets.pop(ticket.value.id, None) is not None and replica.link is not None:
+        if (replica := self._runs_on(ticket)) is None:
+            return
+        del replica.tickets[ticket.value.id]
+        if replica.link is not None:
             replica.link.say(Cancel(ticket.value.id))
+
+    def _runs_on(self, ticket: Ticket) -> Replica | None:
+        """The replica that has not ended it yet."""
+        replica = self.replicas.get(ticket.replica or "")
+        return replica if replica is not None and ticket.value.id in replica.tickets else None
 
     def _wait(self, ticket: Ticket) -> None:
         self._waiting[ticket.value.id] = ticket
@@ -230,11 +246,6 @@ class Lane:
             return
         if ticket.put_part(part):
             del replica.tickets[part.request]
-        elif ticket.unread_bytes() > UNREAD_BYTES:
-            self._stop(ticket)
-            ticket.part = None
-            message = f"The answer was not read: more than {UNREAD_BYTES} bytes of it were waiting."
-            ticket.fail(Failure(part.request, part.attempt, 503, message))
 
     def _lose(self, replica: Replica, reason: str) -> None:
         self.replicas.pop(replica.id, None)

@@ -31,6 +31,7 @@ from deployments.frames import (
     Part,
     RouterFrame,
     Submit,
+    Took,
 )
 from deployments.wire import Wire, curve_socket
 
@@ -65,19 +66,23 @@ class RouterPeer:
     def has_answers(self) -> bool:
         return bool(self.deltas or self.parts or self.failures)
 
+    def forget(self) -> None:
+        """Keeps no answer."""
+        self.deltas, self.parts, self.failures = {}, {}, []
+
 
 class EngineEnd:
     """The engine's end: any number of routers.
 
-    `on_message(router, message)` gets each Submit, Call and Cancel; `on_lost(router)` is told when a router is
-    gone; `load()` says how busy the replica is; each router is told its share of the credits.
+    `on_message(router, message)` gets each message of a router; `on_lost(router)` is told when a router is gone;
+    `load()` says how busy the replica is; each router is told its share of the credits.
     """
 
     def __init__(
         self,
         *,
         host: str,
-        on_message: Callable[[bytes, Submit | Call | Cancel], None],
+        on_message: Callable[[bytes, Submit | Call | Cancel | Took], None],
         on_lost: Callable[[bytes], None],
         load: Callable[[], Load],
     ) -> None:
@@ -132,9 +137,14 @@ class EngineEnd:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
-    def close(self) -> None:
-        """Says goodbye to every router and closes; takes LINGER_S at most."""
+    def close(self, *, died: bool = False) -> None:
+        """Says goodbye to every router and closes; takes LINGER_S at most.
+
+        `died`: the engine did. What waits to be said may be an error made of that; routers rather ask another replica.
+        """
         for router, peer in list(self._routers.items()):
+            if died:
+                peer.forget()
             self._send(router, peer, goodbye=True)
         self._beat.cancel()
         self._wire.close(linger_s=LINGER_S)
@@ -166,7 +176,7 @@ class EngineEnd:
             return
         peer.sent_frames += 1
         peer.spoke_s = monotonic()
-        peer.deltas, peer.parts, peer.failures = {}, {}, []
+        peer.forget()
 
     def _hear(self, parts: list[bytes]) -> None:
         router, body = parts
@@ -182,7 +192,7 @@ class EngineEnd:
             return
         peer.received_frames += 1
         for message in frame.messages:
-            if not isinstance(message, Cancel):
+            if isinstance(message, Submit | Call):
                 peer.received_submits += 1
             self._on_message(router, message)
 
@@ -219,7 +229,7 @@ class RouterEnd:
         self._on_frame, self._on_lost = on_frame, on_lost
         self._decode = msgspec.msgpack.Decoder(EngineFrame).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._waiting: list[Submit | Call | Cancel] = []
+        self._waiting: list[Submit | Call | Cancel | Took] = []
         self._sent_frames = self._received_frames = 0
         self._heard_s = self._spoke_s = monotonic()
         self.alive = True
@@ -234,7 +244,7 @@ class RouterEnd:
         self._send()
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
-    def say(self, message: Submit | Call | Cancel) -> None:
+    def say(self, message: Submit | Call | Cancel | Took) -> None:
         """Puts a message into the frame that leaves at the end of this turn."""
         self._waiting.append(message)
         if not self._flush_due:

@@ -31,7 +31,7 @@ class WrongNumbers(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What a passed check found. Distances are mean |difference| of log-probabilities, in nats."""
+    """What a passed check found. Distances are nats; of a model that pools, shares of a vector's length."""
 
     self_distance: float
     reference_distance: float | None

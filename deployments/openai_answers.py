@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from deployments.frames import Delta
+from deployments.openai_wire import ApiError
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
@@ -124,6 +125,6 @@ class Answer:
         return before + encode(text) + (AFTER_CHAT if self.chat else AFTER_TEXT)
 
 
-def error_event(body: dict[str, Any]) -> bytes:
+def error_event(error: ApiError) -> bytes:
     """An error inside a stream, then the end mark."""
-    return b"data: " + encode(body) + b"\n\n" + DONE
+    return b"data: " + encode(error.body) + b"\n\n" + DONE

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 
 class ApiError(Exception):
-    """A refusal in OpenAI's error shape."""
+    """A refusal, or the end of a request that could not be answered; `body` is in OpenAI's shape."""
 
     def __init__(
         self,
@@ -23,10 +23,13 @@ class ApiError(Exception):
         retry_after_s: int | None = None,
         allow: str | None = None,
     ) -> None:
+        # A name that a client made up may hold half a character, which no UTF-8 can say.
+        message = message.encode(errors="replace").decode()
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
         told = {"retry-after": retry_after_s, "allow": allow}
         self.headers = {name: str(value) for name, value in told.items() if value is not None}
+        param = param.encode(errors="replace").decode() if param is not None else None
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

@@ -1,12 +1,16 @@
-"""Which log-probabilities should this checkpoint give? The file that the numbers check compares with."""
+"""Which log-probabilities or vectors should this checkpoint give? The files that the numbers check compares with."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FILE = "headrace_reference.json"
+VECTORS_FILE = "headrace_vectors.json"
+"""Beside the other: one checkpoint may write in one fleet and pool in another."""
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class BadReference(ValueError):
@@ -41,22 +45,54 @@ class Reference(BaseModel):
     """Largest mean distance of a good engine, in nats, where rounded activations widen it; None: as by dtype."""
 
 
+class Vector(BaseModel):
+    """One text and what it becomes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    token_ids: Annotated[tuple[int, ...], Field(min_length=1)]
+    """The whole prompt, special tokens included."""
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class Vectors(BaseModel):
+    """What a trusted implementation made of texts, for a model that pools."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    made_by: str
+    """The trusted implementation, such as `transformers 5.10.4, float32`."""
+    task: Literal["embed", "classify"]
+    """vLLM's name for what was computed: embeddings, or classes' scores as clients get them."""
+    vectors: Annotated[tuple[Vector, ...], Field(min_length=1)]
+
+
 def load(folder: Path) -> Reference | None:
     """The reference beside a checkpoint; None where there is none. Raises BadReference."""
+    return _read(folder / FILE, Reference)
+
+
+def load_vectors(folder: Path) -> Vectors | None:
+    """The reference vectors beside a checkpoint; None where there are none. Raises BadReference."""
+    return _read(folder / VECTORS_FILE, Vectors)
+
+
+def save(reference: Reference | Vectors, folder: Path) -> None:
+    """Writes the reference beside a checkpoint, whole or not at all."""
+    name = FILE if isinstance(reference, Reference) else VECTORS_FILE
+    aside = folder / f".{name}.partial"
+    aside.write_text(reference.model_dump_json(exclude_none=True) + "\n")
+    os.replace(aside, folder / name)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind | None:
     try:
-        text = (folder / FILE).read_text()
+        text = path.read_text()
     except FileNotFoundError:
         return None
     try:
-        return Reference.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadReference(f"{folder / FILE}: {where}: {first['msg']}") from None
-
-
-def save(reference: Reference, folder: Path) -> None:
-    """Writes the reference beside a checkpoint, whole or not at all."""
-    aside = folder / f".{FILE}.partial"
-    aside.write_text(reference.model_dump_json(exclude_none=True) + "\n")
-    os.replace(aside, folder / FILE)
+        raise BadReference(f"{path}: {where}: {first['msg']}") from None

@@ -57,7 +57,7 @@ async def stream(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer,
     except ApiError as error:
         if not opened:
             raise
-        await send({"type": "http.response.body", "body": error_event(error.body)})
+        await send({"type": "http.response.body", "body": error_event(error)})
     finally:
         metered.end(outcome)
 
@@ -80,11 +80,17 @@ async def whole(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, 
     await respond(send, 200, answer.whole(choices))
 
 
-async def relay(ticket: Ticket, send: Send, metered: Metered) -> int | None:
+async def relay(
+    ticket: Ticket,
+    send: Send,
+    metered: Metered,
+    took: Callable[[int], None],
+    as_event: Callable[[ApiError], bytes],
+) -> int | None:
     """Passes an answer of vLLM's application on as its parts come; its status, None when the client left before.
 
-    An error before the first part is raised as ApiError, a later one is an event; where it can't be, the answer ends
-    short of its length.
+    `took` is told the bytes that the client's connection had room for. An error before the first part is raised as
+    ApiError, a later one is an event; where it can't be, the answer ends short of its length.
     """
     status, events, outcome = None, False, "failed"
     try:
@@ -95,12 +101,13 @@ async def relay(ticket: Ticket, send: Send, metered: Metered) -> int | None:
                 status, events = part.status, ("content-type", _EVENTS) in part.headers
                 await send(_start(part))
             await send({"type": "http.response.body", "body": bytes(part.body), "more_body": part.more})
+            took(len(part.body))
         outcome = "cancelled" if ticket.gone else "ok" if status is not None and status < 400 else "failed"
     except ApiError as error:
         if status is None:
             raise
         if events:  # what came before may have been cut within an event
-            await send({"type": "http.response.body", "body": b"\n\n" + error_event(error.body)})
+            await send({"type": "http.response.body", "body": b"\n\n" + as_event(error)})
     finally:
         metered.end(outcome)
     return status

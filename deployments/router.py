@@ -1,25 +1,30 @@
 """What does one router replica do: listen, find the engines, and end without losing anybody?"""
 
 import asyncio
+import hashlib
 import logging
 import os
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import uvicorn
+import ray
 import zmq
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
 
+from deployments.declare import engine_name
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
 from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
+from deployments.http_server import HttpServer
 from deployments.lane import Lane, Replica
 from deployments.link import RouterEnd
+from deployments.listener import Listener, listen
 from deployments.render import Renderer
 from deployments.router_metrics import RouterMetrics
 
@@ -41,24 +46,10 @@ class Router:
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
         allowed = Allowed(media_urls=fleet.router.allow_media_urls, chat_templates=fleet.router.allow_chat_templates)
-        self._api = HttpApi(self._desks, RouterMetrics(), allowed)
-        listener = _listen(fleet.router.host, fleet.router.port)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                self._api,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                access_log=False,
-                proxy_headers=False,
-                date_header=False,
-                log_config=None,
-                server_header=False,
-                timeout_keep_alive=75,
-            )
-        )
-        self._serving = asyncio.ensure_future(self._server.serve(sockets=[listener]))
+        self._api = HttpApi(self._desks, RouterMetrics(), allowed, fleet.router.longest_stream_s)
+        self._settle_s = fleet.router.settle_s
+        self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port))
+        await self._http.start()
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -67,23 +58,30 @@ class Router:
 
     async def check_health(self) -> None:
         """Serve replaces this replica when this raises."""
-        if self._serving.done():
+        if self._http.ended:
             raise RuntimeError("the HTTP server has stopped")
 
     async def __del__(self) -> None:
-        """Stops listening, finishes the open requests, closes; Serve awaits this."""
+        """Fails /ready, leaves the socket to other routers, answers everything that came here; Serve awaits this."""
         if not hasattr(self, "_looking"):
             return
         self._api.draining = True
-        self._server.should_exit = True
-        while not self._serving.done():
-            for desk in self._desks.values():
-                desk.lane.give_up("This server is shutting down.")
-            await asyncio.wait([self._serving], timeout=0.1)
+        ending = asyncio.ensure_future(self._http.drain(self._settle_s))
+        while not ending.done():
+            await self._give_up_lost_causes()
+            await asyncio.wait([ending], timeout=LOOK_S)
         for task in self._looking:
             task.cancel()
         for desk in self._desks.values():
             desk.lane.close()
+        ending.result()
+
+    async def _give_up_lost_causes(self) -> None:
+        """Fails what waits for engines that Serve ends too; an update's next engine takes what waits for it."""
+        stuck = {name for name, desk in self._desks.items() if desk.lane.queued_requests and not desk.lane.ready()}
+        if stuck:
+            for name in stuck - await asyncio.to_thread(_kept, stuck):
+                self._desks[name].lane.give_up("This server is shutting down.")
 
     async def _look(self, name: str) -> None:
         """Finds replicas that this router has no link to yet, for as long as it lives."""
@@ -115,16 +113,25 @@ def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
     return Desk(lane, Renderer(model.source, threads), created, wakes, reasons)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket that routers of one machine share. Raises RuntimeError when another program has the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+def _kept(models: set[str]) -> set[str]:
+    """Those whose engines Serve goes on to run; all of them while it doesn't say."""
     try:
-        listener.bind((host, port))
-        listener.listen(1024)
+        application = serve.status().applications.get(serve.get_replica_context().app_name)
+    except Exception as error:
+        log.debug("Serve does not tell its state: %s", error)
+        return models
+    if application is None or application.status == ApplicationStatus.DELETING:
+        return set()
+    declared = application.deployments  # none while an update is being built
+    return {model for model in models if not declared or engine_name(model) in declared}
+
+
+def _listen(host: str, port: int) -> Listener:
+    """The socket of this fleet's routers on this machine. Raises RuntimeError when another program has the port."""
+    where = f"{ray.get_runtime_context().gcs_address} {serve.get_replica_context().app_name} {host} {port}"
+    fleet = hashlib.sha256(where.encode()).hexdigest()[:12]
+    try:
+        # Not in TMPDIR: the paths of Unix sockets hold 107 bytes.
+        return listen(host, port, folder=Path("/tmp") / f"headrace-{os.getuid()}" / "listeners", fleet=fleet)
     except OSError as error:
-        raise RuntimeError(f"{MARK}router: can't listen on {host}:{port}: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
+        raise RuntimeError(f"{MARK}router: can't listen on {host}:{port}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""How fast is the engine, step by step? Rates, cache hits and the age of the last step."""
+"""How fast is the engine, step by step? Rates, cache hits, the age of the last step, and how long one may take."""
 
 from time import monotonic
 from typing import Any
@@ -7,22 +7,41 @@ from deployments.frames import Load
 
 MEMORY_S = 10.0
 """Busy seconds over which rates are averaged: older work weighs exponentially less."""
+UNLIKE_S = 15.0
+"""Predicted for a step that is like none measured: the first ones compile what they need."""
 
 
 class Rate:
-    """Tokens per busy second, exponentially forgetting."""
+    """Tokens per busy second, exponentially forgetting, and how long steps took for that."""
 
     def __init__(self) -> None:
-        self._tokens = self._seconds = 0.0
+        self._tokens = self._seconds = self._steps = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
+        """A step made so many tokens in so many seconds."""
         keep = max(0.0, 1.0 - seconds / MEMORY_S)
         self._tokens = self._tokens * keep + tokens
         self._seconds = self._seconds * keep + seconds
+        self._steps = self._steps * keep + 1
+
+    @property
+    def measured(self) -> bool:
+        return self._seconds > 0
 
     def per_s(self) -> float:
         """0 while nothing was measured."""
-        return self._tokens / self._seconds if self._seconds > 0 else 0.0
+        return self._tokens / self._seconds if self.measured else 0.0
+
+    def step_s(self, tokens: int) -> float:
+        """Seconds that a step of so many tokens takes at most; UNLIKE_S while nothing was measured.
+
+        The tokens at the measured rate, but no less than the mean step. If a step takes a + b n seconds for n tokens,
+        with any a and b, it never takes longer than this: what comes above the mean step's tokens is charged a second
+        time for a, what comes below is charged for the mean step's. Far above the mean step UNLIKE_S is the limit.
+        """
+        if not self.measured:
+            return UNLIKE_S
+        return max(self._seconds / self._steps, min(tokens / self.per_s(), UNLIKE_S))
 
 
 class StepMeter:
@@ -81,6 +100,17 @@ class StepMeter:
     def step_age_s(self, now_s: float) -> float:
         """Seconds since the last step, or since work arrived at an idle engine."""
         return now_s - max(self._stepped_s, self._busy_since_s)
+
+    def step_s(self, *, requests: int, prefilling_tokens: int) -> float:
+        """Seconds that a step takes at most which makes a token for each request and reads so many prompt tokens.
+
+        By this engine's own steps: they know its device, its model and what else runs on the machine, which a
+        calculation from data sheets does not.
+        """
+        if not prefilling_tokens:
+            return self._decode.step_s(requests)
+        decode_s = self._decode.step_s(requests) if self._decode.measured else 0.0
+        return self._prefill.step_s(prefilling_tokens) + decode_s
 
     def load(self, *, unfinished: int, prefilling_tokens: int, slots: int, kv_tokens: int) -> Load:
         """The header of a frame that leaves now."""

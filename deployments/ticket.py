@@ -28,6 +28,8 @@ class Ticket:
     pending: dict[int, Delta] = field(default_factory=dict)
     part: Part | None = None
     """What has come of a call's answer."""
+    untold_bytes: int = 0
+    """What the reader took of a call's answer and the engine was not told yet."""
     failure: Failure | None = None
     gone: bool = False
     """The reader left."""
@@ -86,10 +88,6 @@ class Ticket:
             self.part = part
         self.news.set()
         return self.open_choices <= 0
-
-    def unread_bytes(self) -> int:
-        """Bytes of a call's answer that the reader has not taken."""
-        return len(self.part.body) if self.part is not None else 0
 
     def fail(self, failure: Failure) -> None:
         self.failure = failure

@@ -14,15 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from deployments.engine_arguments import SERVER_SETTINGS
-from deployments.frames import Call, Failure, Part
+from deployments.frames import WINDOW_BYTES, Call, Failure, Part
 from deployments.link import EngineEnd
 
 CHUNK_BYTES = 1 << 18
 """Largest part of an answer: a frame with more would hold up the deltas of others."""
 GRACE_S = 1.0
 """A handler whose client is gone may tidy up for so long."""
-PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after"})
-"""Headers of an answer that a client gets."""
+PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after", b"metadata"})
+"""Headers of an answer that a client gets; the last says where in raw bytes each vector lies."""
 
 Asgi = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
@@ -108,11 +108,11 @@ class Application:
     def __init__(self, app: Asgi, abort: Callable[[list[str]], Awaitable[None]]) -> None:
         self._app, self._abort = app, abort
         self._tallies: set[Tally] = set()
-        self._gone: dict[tuple[bytes, int], asyncio.Event] = {}
+        self._open: dict[tuple[bytes, int], _Answer] = {}
 
     @property
     def open_calls(self) -> int:
-        return len(self._gone)
+        return len(self._open)
 
     def waiting(self) -> tuple[int, int]:
         """Calls of which the engine knows nothing yet, and the prompt tokens that they may bring."""
@@ -121,22 +121,27 @@ class Application:
 
     def leave(self, router: bytes, request: int) -> None:
         """Nobody waits for the answer to this call any more."""
-        if (gone := self._gone.get((router, request))) is not None:
-            gone.set()
+        if (answer := self._open.get((router, request))) is not None:
+            answer.leave()
+
+    def took(self, router: bytes, request: int, size_bytes: int) -> None:
+        """So much more of the answer to this call was read."""
+        if (answer := self._open.get((router, request))) is not None:
+            answer.took(size_bytes)
 
     def drop(self, router: bytes) -> None:
         """A router is lost, and its calls with it."""
-        for run, gone in self._gone.items():
+        for run, answer in self._open.items():
             if run[0] == router:
-                gone.set()
+                answer.leave()
 
     async def answer(self, router: bytes, call: Call, link: EngineEnd) -> None:
         """Answers a call in parts, the last of which has `more` unset, or by a Failure."""
         run = (router, call.request)
         tally, gone = Tally(call.prompt_tokens), asyncio.Event()
         self._tallies.add(tally)
-        self._gone[run] = gone
         answer = _Answer(call, tally, partial(link.say, router), partial(link.room, router), gone)
+        self._open[run] = answer
         token = _TALLY.set(tally)
         serving = asyncio.ensure_future(self._app(_scope(call), _receiver(call.body, gone), answer.send))
         _TALLY.reset(token)
@@ -146,7 +151,7 @@ class Application:
             log.exception("%s", call.path)
         finally:
             self._tallies.discard(tally)
-            del self._gone[run]
+            del self._open[run]
             answer.end()
 
     async def _serve(self, serving: asyncio.Future[None], tally: Tally, gone: asyncio.Event) -> None:
@@ -179,6 +184,9 @@ class _Answer:
     emit: Callable[[Part | Failure], None]
     room: Callable[[], Awaitable[None]]
     gone: asyncio.Event
+    read: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the reader took some, or left."""
+    unread_bytes: int = 0
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
     started: bool = False
@@ -198,6 +206,16 @@ class _Answer:
         elif message["type"] == "http.response.body":
             await self._body(message.get("body", b""), message.get("more_body", False))
 
+    def took(self, size_bytes: int) -> None:
+        """So much more was read."""
+        self.unread_bytes -= size_bytes
+        self.read.set()
+
+    def leave(self) -> None:
+        """Nobody reads any more."""
+        self.gone.set()
+        self.read.set()
+
     def end(self) -> None:
         """Says that nothing more comes, unless that was said."""
         if self.ended:
@@ -210,11 +228,22 @@ class _Answer:
     async def _body(self, body: bytes, more: bool) -> None:
         ends = range(CHUNK_BYTES, len(body), CHUNK_BYTES)
         for end in ends:
-            self._part(body[end - CHUNK_BYTES : end], more=True)
-            await self.room()
-        self._part(body[len(ends) * CHUNK_BYTES :], more=more)
+            await self._say(body[end - CHUNK_BYTES : end])
+            if self.gone.is_set():
+                return
         if more:
-            await self.room()
+            await self._say(body[len(ends) * CHUNK_BYTES :])
+        else:
+            self._part(body[len(ends) * CHUNK_BYTES :], more=False)
+
+    async def _say(self, body: bytes) -> None:
+        """Says a part that is not the last, when there is room, and waits until there is room for the next."""
+        self._part(body, more=True)
+        self.unread_bytes += len(body)
+        await self.room()
+        while self.unread_bytes > WINDOW_BYTES and not self.gone.is_set():
+            self.read.clear()
+            await self.read.wait()
 
     def _part(self, body: bytes, more: bool) -> None:
         status, headers = (0, []) if self.started else (self.status, self.headers)

@@ -3,13 +3,14 @@
 Written against vLLM 0.29.0. GPU paths follow its sources; they were not run.
 """
 
-import asyncio
 import os
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 from typing import Any
+
+import psutil
 
 from cluster import cores
 from deployments import vllm_app
@@ -23,14 +24,11 @@ CPU_KV_BYTES = 1 << 30
 STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
 
-PROBE_S = 60.0
-"""An engine that was idle for so long is probed: a core spins for a second after each step, so not oftener."""
-
 Emit = Callable[[Delta | Failure], None]
 
 
 class EngineFailed(RuntimeError):
-    """The engine did not start; its text holds the engine's own words."""
+    """The engine did not start, or died when it was asked; its text holds the engine's own words."""
 
 
 def engine_arguments(model: Model, *, cpu: bool, avx512: bool) -> dict[str, Any]:
@@ -64,12 +62,15 @@ class VllmEngine:
         self._served = served or {}
         self.max_model_len: int = config.model_config.max_model_len
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
+        self.pools: bool = config.model_config.runner_type == "pooling"
+        """It gives vectors or classes, and no text."""
         self.vocabulary_size: int = config.model_config.get_vocab_size()
         self.sampling_defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self.slots: int = config.scheduler_config.max_num_seqs
         self.step_tokens: int = config.scheduler_config.max_num_batched_tokens
         cache = config.cache_config
         self.kv_tokens: int = (cache.num_gpu_blocks or 0) * cache.block_size
+        self._processes = _processes(engine)
 
     @classmethod
     def start(cls, model: Model, *, sharers: int = 1, claims: Path | None = None) -> "VllmEngine":
@@ -112,7 +113,8 @@ class VllmEngine:
     async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
         """Hands a request to the engine; `emit` then gets its deltas, on this loop, until one with a finish.
 
-        Returns the key for `cancel`; None when the engine refused it (then `emit` got the Failure).
+        Returns the key for `cancel`; None when the engine refused it (then `emit` got the Failure). When the core dies
+        nothing more is emitted, since the request may go on elsewhere: `on_death` tells.
         """
         from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -135,28 +137,11 @@ class VllmEngine:
             emit(Failure(number, attempt, 400, str(error), getattr(error, "parameter", None)))
             return None
         except Exception as error:
-            emit(Failure(number, attempt, 503, _one_line(error)))
+            if not self.dead():
+                emit(Failure(number, attempt, 503, _one_line(error)))
             return None
 
-        def put(output: Any) -> None:
-            if isinstance(output, Exception):
-                emit(Failure(number, attempt, 503, _one_line(output)))
-                return
-            cached = output.num_cached_tokens or 0
-            for choice in output.outputs:
-                emit(
-                    Delta(
-                        number,
-                        attempt,
-                        choice.index,
-                        choice.text,
-                        list(choice.token_ids),
-                        choice.finish_reason,
-                        choice.stop_reason,
-                        cached,
-                    )
-                )
-
+        put = _putter(number, attempt, emit)
         # The collector hands outputs over in the output handler's own turn: no task and no wake-up for each token.
         queue.put = put
         if (early := queue.get_nowait()) is not None:
@@ -189,24 +174,24 @@ class VllmEngine:
         """Whether the core is gone: what is unfinished then stays so."""
         return self._engine.errored
 
-    async def check(self, patience_s: float) -> None:
-        """Raises EngineFailed when the core is dead, or takes no step for `patience_s` though it has work.
+    def on_death(self, tell: Callable[[], None]) -> None:
+        """`tell()` is called on this loop when the core is gone, before any answer made of that can be sent."""
+        self._engine.output_handler.add_done_callback(lambda _: tell())
 
-        An idle engine is given one token to make, so that a core that hangs while idle is found too.
-        """
-        try:
-            await self._engine.check_health()
-        except Exception as error:
-            raise EngineFailed(_one_line(error)) from error
-        if not self.unfinished():
-            if self._meter.step_age_s(monotonic()) < PROBE_S:
-                return
-            try:
-                await asyncio.wait_for(self.continue_greedily([0], 1), patience_s)
-            except TimeoutError:
-                raise EngineFailed(f"no step for {patience_s:.0f} s") from None
-        elif (age_s := self._meter.step_age_s(monotonic())) > patience_s:
-            raise EngineFailed(f"no step for {age_s:.0f} s with {self.unfinished()} requests unfinished")
+    def steps(self) -> int:
+        """Steps made since the start."""
+        return self._meter.steps
+
+    def step_s(self) -> float:
+        """Seconds that the step under way takes at most, by what was measured."""
+        return self._meter.step_s(
+            requests=min(self.unfinished(), self.slots),
+            prefilling_tokens=min(self._engine.get_num_queued_tokens(), self.step_tokens),
+        )
+
+    async def probe(self) -> None:
+        """Gives an idle engine one token to make or to pool. Raises EngineFailed when the core dies meanwhile."""
+        await (self.vector([0]) if self.pools else self.continue_greedily([0], 1))
 
     async def logprobs(self, ids: list[int]) -> list[float]:
         """Natural-log probability of each of ids[1:] after the ones before it, from one prefill."""
@@ -236,6 +221,20 @@ class VllmEngine:
         tokens = list(choice.token_ids)
         return tokens, [row[token].logprob for row, token in zip(choice.logprobs, tokens, strict=True)]
 
+    async def pooling_task(self) -> str:
+        """What the model pools to, by vLLM's name: `embed`, `classify` or another."""
+        return self._engine.model_config.get_pooling_task(await self._engine.get_supported_tasks())
+
+    async def vector(self, ids: list[int]) -> list[float]:
+        """What a prompt is pooled to: an embedding, or classes' scores; of each token where the model does that."""
+        from vllm.pooling_params import PoolingParams
+
+        task: Any = await self.pooling_task()
+        outputs = self._engine.encode(
+            {"type": "token", "prompt_token_ids": ids}, PoolingParams(task=task), _check_name()
+        )
+        return (await self._last(outputs)).outputs.data.float().flatten().tolist()
+
     def encode_chat(self, text: str) -> list[int]:
         """Token ids of one user message, by the model's chat template where it has one."""
         tokenizer = self._engine.get_tokenizer()
@@ -251,12 +250,30 @@ class VllmEngine:
         if self._claim is not None:
             cores.release(self._claim)
 
+    def kill(self) -> None:
+        """Ends the core and its workers now, stopped ones too: those hear nothing else, and watch no parent."""
+        for process in self._processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     async def _final(self, prompt: dict[str, Any], sampling: Any) -> Any:
+        return await self._last(self._engine.generate(prompt, sampling, _check_name()))
+
+    async def _last(self, outputs: AsyncIterator[Any]) -> Any:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         self._meter.work_arrived()
         last = None
-        async for output in self._engine.generate(prompt, sampling, f"check-{os.urandom(6).hex()}"):
-            last = output
+        try:
+            async for output in outputs:
+                last = output
+        except EngineDeadError as error:
+            raise EngineFailed(_one_line(error)) from error
         return last
+
+
+def _check_name() -> str:
+    return f"check-{os.urandom(6).hex()}"
 
 
 class Said:
@@ -281,6 +298,37 @@ def quiet_environment() -> None:
         os.environ.setdefault(name, value)
     # Keys are the routers': vLLM's application would ask for this one, which never reaches it.
     os.environ.pop("VLLM_API_KEY", None)
+
+
+def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
+    """Emits each output of a request's as deltas; an error is the core's death, which is told by `on_death`."""
+
+    def put(output: Any) -> None:
+        if isinstance(output, Exception):
+            return
+        cached = output.num_cached_tokens or 0
+        for choice in output.outputs:
+            emit(
+                Delta(
+                    number,
+                    attempt,
+                    choice.index,
+                    choice.text,
+                    list(choice.token_ids),
+                    choice.finish_reason,
+                    choice.stop_reason,
+                    cached,
+                )
+            )
+
+    return put
+
+
+def _processes(engine: Any) -> list[psutil.Process]:
+    """The core and its workers, as far as they run on this machine and not as Ray's actors."""
+    manager = engine.engine_core.resources.engine_manager
+    started = [psutil.Process(process.pid) for process in getattr(manager, "processes", ())]
+    return [process for core in started for process in (core, *core.children(recursive=True))]
 
 
 def _bind_cores(ranks: int, sharers: int, folder: Path) -> cores.Claim:

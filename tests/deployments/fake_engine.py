@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit
+from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
 from deployments.lane import Lane, Replica
 from deployments.link import EngineEnd, RouterEnd
 from deployments.vllm_app import Application
@@ -160,7 +160,7 @@ class FakeEngine:
             draining=self.draining,
         )
 
-    def _hear(self, router: bytes, message: Submit | Call | Cancel) -> None:
+    def _hear(self, router: bytes, message: Submit | Call | Cancel | Took) -> None:
         match message:
             case Submit():
                 self.submits.append(message)
@@ -172,6 +172,8 @@ class FakeEngine:
                 self.cancels.append(message.request)
                 self._application.leave(router, message.request)
                 self._runs.pop((router, message.request), None)
+            case Took():
+                self._application.took(router, message.request, message.size_bytes)
         self._news.set()
 
     def _answer(self, router: bytes, call: Call) -> None:

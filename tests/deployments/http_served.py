@@ -16,6 +16,7 @@ import uvicorn
 
 from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
+from deployments.http_connection import Connection
 from deployments.lane import Lane
 from deployments.openai_wire import ChatRequest, Message
 from deployments.render import Renderer
@@ -112,7 +113,7 @@ async def serve(
 @asynccontextmanager
 async def _server(api: HttpApi) -> AsyncIterator[int]:
     """Runs uvicorn in this loop; its port."""
-    config = uvicorn.Config(api, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None)
+    config = uvicorn.Config(api, http=Connection, ws="none", lifespan="off", access_log=False, log_config=None)
     server = uvicorn.Server(config)
     with _listener() as listener:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))

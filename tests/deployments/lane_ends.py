@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit
+from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit, Took
 from deployments.lane import Lane, Replica
 from deployments.openai_wire import ApiError
 from deployments.ticket import Ticket
@@ -22,7 +22,7 @@ class Engine:
     tokens: int = 1000
     draining: bool = False
     name: str = "a"
-    said: list[Submit | Call | Cancel] = field(default_factory=list)
+    said: list[Submit | Call | Cancel | Took] = field(default_factory=list)
     running: dict[int, Submit | Call] = field(default_factory=dict)
     most: int = 0
     closed: bool = False
@@ -34,12 +34,12 @@ class Engine:
         self._on_frame, self._on_lost = on_frame, on_lost
         return self
 
-    def say(self, message: Submit | Call | Cancel) -> None:
+    def say(self, message: Submit | Call | Cancel | Took) -> None:
         self.said.append(message)
-        if not isinstance(message, Cancel):
+        if isinstance(message, Submit | Call):
             self.running[message.request] = message
             self.most = max(self.most, len(self.running))
-        else:
+        elif isinstance(message, Cancel):
             self.running.pop(message.request, None)
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class Engine:
 
     @property
     def numbers(self) -> list[int]:
-        return [message.request for message in self.said if not isinstance(message, Cancel)]
+        return [message.request for message in self.said if isinstance(message, Submit | Call)]
 
     async def frame(self, *said: Delta | Part, failures: list[Failure] | None = None) -> None:
         """Sends a frame, with what this engine can take now, and lets the lane act on it."""

@@ -13,7 +13,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from deployments.frames import VERSION, Call, Cancel, EngineFrame, Load, RouterFrame, Submit
+from deployments.frames import VERSION, Call, Cancel, EngineFrame, Load, RouterFrame, Submit, Took
 from deployments.link import EngineEnd, RouterEnd
 
 
@@ -94,5 +94,5 @@ def submit(number: int) -> Submit:
     return Submit(number, 0, [1, 2, 3], {"max_tokens": 4}, True, None)
 
 
-def frame(sequence: int, *messages: Submit | Call | Cancel, version: int = VERSION) -> bytes:
+def frame(sequence: int, *messages: Submit | Call | Cancel | Took, version: int = VERSION) -> bytes:
     return msgspec.msgpack.encode(RouterFrame(version, sequence, list(messages)))

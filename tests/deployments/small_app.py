@@ -37,7 +37,7 @@ class SmallApp:
             self._ticks.notify_all()
 
     async def _echo(self, scope: dict[str, Any], body: bytes, _receive: Receive, send: Send, _count: int) -> None:
-        seen = {name.decode(): value.decode() for name, value in scope["headers"]}
+        seen = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         said = {"method": scope["method"], "path": scope["path"], "headers": seen, "body": body.decode("latin-1")}
         await _whole(send, 200, json.dumps(said).encode())
 

@@ -26,6 +26,10 @@ def test_what_vllm_s_server_needs_to_call_tools_passes_too() -> None:
     check(fleet_with(tool_call_parser="hermes", enable_auto_tool_choice=True, reasoning_parser="qwen3"))
 
 
+def test_what_makes_a_model_pool_passes_too() -> None:
+    check(fleet_with(runner="pooling", convert="embed", pooler_config={"seq_pooling_type": "MEAN"}))
+
+
 def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(FileError) as refused:
         check(fleet_with(max_model_length=512))

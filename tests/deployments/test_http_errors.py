@@ -135,14 +135,31 @@ async def test_prompts_that_do_not_all_fit_the_queue_leave_none_behind(tokenizer
         await until(lambda: served.lane.open_requests() == 0)
 
 
-async def test_a_router_that_shuts_down_takes_nothing_new(tokenizer_folder: Path) -> None:
+async def test_a_router_that_drains_is_not_ready_and_answers_what_still_comes(tokenizer_folder: Path) -> None:
     async with serve(tokenizer_folder, FakeEngine()) as served:
         served.api.draining = True
-        answer = await served.http.post(CHAT, json=HELLO)
-        assert error_of(answer, 503)["code"] == "draining"
-        assert answer.headers["retry-after"] == "1"
         ready = await served.http.get("/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "draining")
+        assert (await served.http.post(CHAT, json=HELLO)).status_code == 200
+
+
+async def test_an_answer_that_takes_longer_than_the_longest_ends_with_an_error(tokenizer_folder: Path) -> None:
+    async with serve(tokenizer_folder, FakeEngine(step_s=[0.01])) as served:
+        served.api.longest_stream_s = 0.3
+        long = HELLO | {"max_tokens": 4000}
+        refused = error_of(await served.http.post(CHAT, json=long), 504)
+        assert refused["message"].startswith("The answer was not complete 0.3 s after the request")
+        *chunks, last = events((await served.http.post(CHAT, json=long | {"stream": True})).text)
+        assert len(chunks) > 5
+        assert last["error"]["message"] == refused["message"]
+        await until(lambda: served.engine.unfinished == 0)
+
+
+async def test_a_request_that_no_engine_takes_ends_with_the_longest_time(tokenizer_folder: Path) -> None:
+    async with serve(tokenizer_folder, FakeEngine(slots=0)) as served:
+        served.api.longest_stream_s = 0.1
+        error_of(await served.http.post(CHAT, json=HELLO), 504)
+        await until(lambda: served.lane.open_requests() == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])

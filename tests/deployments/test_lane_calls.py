@@ -2,9 +2,9 @@
 
 import pytest
 
-from deployments import lane as lanes
-from deployments.frames import Call, Cancel, Failure
-from tests.deployments.lane_ends import Door, Engine, error_of_call, part, token, turn
+from deployments.frames import Call, Cancel, Failure, Took
+from deployments.lane import TELL_BYTES
+from tests.deployments.lane_ends import Door, Engine, error_of_call, part, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -111,16 +111,28 @@ async def test_a_failure_is_told(door: Door) -> None:
     assert error_of_call(ticket).status == 500
 
 
-async def test_an_answer_that_nobody_reads_is_given_up_at_a_limit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "UNREAD_BYTES", 1000)
+async def test_what_was_read_of_an_answer_is_told_in_lumps(door: Door) -> None:
     engine = Engine(door.lane)
     await engine.frame()
-    ticket, other = door.call(), door.enter()
+    ticket = door.call()
     await turn()
-    await engine.frame(part(ticket, b"x" * 600, status=200))
-    await engine.frame(part(ticket, b"x" * 600), token(other, finish="stop"))
-    assert engine.said[2:] == [Cancel(ticket.value.id)]
-    assert ticket.part is None, "its memory is given back"
-    assert "not read" in str(error_of_call(ticket))
-    await engine.frame(part(ticket, b"x" * 600))
-    assert ticket.part is None
+    read, told = 0, []
+    for size_bytes in [10] * 100 + [TELL_BYTES - 999, 1, 5 * TELL_BYTES]:
+        door.lane.took(ticket, size_bytes)
+        read += size_bytes
+        told = [message.size_bytes for message in engine.said if isinstance(message, Took)]
+        assert 0 <= read - sum(told) < TELL_BYTES
+    assert len(told) == 2, "not each event of a stream"
+
+
+async def test_of_an_answer_that_has_come_whole_nothing_is_told(door: Door) -> None:
+    engine = Engine(door.lane)
+    await engine.frame()
+    ticket = door.call()
+    await turn()
+    await engine.frame(part(ticket, more=False))
+    door.lane.took(ticket, TELL_BYTES)
+    other = door.call()
+    door.lane.leave(other)
+    door.lane.took(other, TELL_BYTES)
+    assert not any(isinstance(message, Took) for message in engine.said)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.frames import BEAT_S, Call, Delta, EngineFrame, Part
+from deployments.frames import BEAT_S, Call, Delta, EngineFrame, Part, Took
 from tests.deployments.link_ends import Ear, engine_end, frame, raw_router, router_end, submit
 
 pytestmark = pytest.mark.anyio
@@ -25,8 +25,9 @@ async def test_calls_submits_parts_and_deltas_of_one_turn_are_one_frame() -> Non
     with engine_end(engine_ear) as engine, router_end(ear, engine) as router:
         router.say(submit(1))
         router.say(CALL)
-        await engine_ear.until(lambda: len(engine_ear.heard) == 2)
-        assert engine_ear.heard == [submit(1), CALL]
+        router.say(Took(2, 70_000))
+        await engine_ear.until(lambda: len(engine_ear.heard) == 3)
+        assert engine_ear.heard == [submit(1), CALL, Took(2, 70_000)]
         (peer,) = engine._routers
         engine.say(peer, Delta(1, 0, 0, "x", [1]))
         engine.say(peer, part(b"a", first=True))
@@ -35,7 +36,7 @@ async def test_calls_submits_parts_and_deltas_of_one_turn_are_one_frame() -> Non
         engine.say(b"nobody", part(b"x"))
         await engine.room(b"nobody")
         (got,) = ear.frames
-        assert got.load.received == 2
+        assert got.load.received == 2, "what takes credit"
         assert got.deltas == [Delta(1, 0, 0, "x", [1])]
         assert got.parts == [Part(2, 0, bytearray(b"ab"), False, 200, [("a", "b")], 0, 3)]
 

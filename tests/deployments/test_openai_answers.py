@@ -119,6 +119,6 @@ def test_a_whole_answer_has_the_api_s_shape(chat: bool) -> None:
 
 
 def test_an_error_in_a_stream_is_an_event_and_ends_it() -> None:
-    body = ApiError(503, 'a "bad"\nday', kind="server_error").body
-    assert events(error_event(body)) == [body, "[DONE]"]
-    assert error_event(body).endswith(DONE)
+    error = ApiError(503, 'a "bad"\nday', kind="server_error")
+    assert events(error_event(error)) == [error.body, "[DONE]"]
+    assert error_event(error).endswith(DONE)

@@ -3,121 +3,18 @@
 Both servers run the same trained model in float32, so that greedy answers can be compared letter for letter.
 """
 
-import json
-import os
-import random
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 
-from headrace.fetching import resolve
 from tests.deployments import forwarded
-from tests.deployments.differential import Answer, Exact, ask, ask_exactly
+from tests.deployments.two_servers import Pair, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-START_S = 240.0
-TOOLS = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
-ENGINE = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 QUESTION = [{"role": "user", "content": "What is a class?"}]
 CONTEXT_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Server:
-    """One of the two servers, answering."""
-
-    process: psutil.Process
-    client: httpx.Client
-
-    def ask(self, path: str, body: dict[str, Any] | bytes, *, stream: bool = False) -> Answer:
-        return ask(self.client, path, body, stream=stream)
-
-    def ask_exactly(self, case: forwarded.Case) -> Exact:
-        return ask_exactly(self.client, *case)
-
-    def metric(self, name: str) -> float:
-        """A metric of ours."""
-        lines = self.client.get("/metrics").text.splitlines()
-        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"headrace_{name}{{"))
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Our server and vLLM's."""
-
-    ours: Server
-    theirs: Server
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    folder = resolve("tiny")
-    with ExitStack() as stack:
-        ours, theirs = (stack.enter_context(_started(command)) for command in (_ours(folder), _theirs(folder)))
-        for server in (ours, theirs):
-            _wait_until_healthy(server)
-        yield Pair(ours, theirs)
-    for server in (ours, theirs):
-        assert not server.process.is_running()
-
-
-def _ours(folder: Path) -> Callable[[int], list[str]]:
-    return lambda port: ["tests.deployments.real_engine", str(folder), str(port), json.dumps(ENGINE | TOOLS)]
-
-
-def _theirs(folder: Path) -> Callable[[int], list[str]]:
-    options = [word for name, value in ENGINE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return lambda port: [
-        *["vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "tiny"],
-        *["--port", str(port), "--enforce-eager", "--disable-uvicorn-access-log", *options],
-        *["--enable-auto-tool-choice", "--tool-call-parser", str(TOOLS["tool_call_parser"])],
-    ]
-
-
-@contextmanager
-def _started(command: Callable[[int], list[str]]) -> Iterator[Server]:
-    """A server that is starting; at its end it must leave no process behind."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-    with subprocess.Popen([sys.executable, "-m", *command(port)], env=env) as process:
-        server = psutil.Process(process.pid)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0, trust_env=False) as client:
-            try:
-                yield Server(server, client)
-            finally:
-                family = [server, *server.children(recursive=True)]
-                process.terminate()
-                _, alive = psutil.wait_procs(family, timeout=20)
-                for left in alive:
-                    left.kill()
-    assert not alive
-
-
-def _wait_until_healthy(server: Server) -> None:
-    end_s = time.monotonic() + START_S
-    while time.monotonic() < end_s:
-        assert server.process.is_running()
-        assert server.process.status() != psutil.STATUS_ZOMBIE, "it ended; its words are above"
-        try:
-            if server.client.get("/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail(f"not healthy after {START_S} s")
 
 
 def chat(**fields: Any) -> tuple[str, dict[str, Any]]:
@@ -252,12 +149,12 @@ def test_a_client_that_leaves_frees_the_engine_and_its_cache(pair: Pair) -> None
         parts = stream.iter_text()
         for _ in range(20):
             next(parts)
-        _wait_for(lambda: pair.ours.metric("replica_running_requests") == 1)
-    _wait_for(lambda: pair.ours.metric("replica_running_requests") == 0)
-    _wait_for(lambda: pair.ours.metric("open_requests") == 0)
+        wait_for(lambda: pair.ours.metric("replica_running_requests") == 1)
+    wait_for(lambda: pair.ours.metric("replica_running_requests") == 0)
+    wait_for(lambda: pair.ours.metric("open_requests") == 0)
     # A step reports the cache as it was while it ran: the next request brings the news.
     pair.ours.ask(*text(max_tokens=1))
-    _wait_for(lambda: pair.ours.metric("replica_kv_free_tokens") >= free_tokens)
+    wait_for(lambda: pair.ours.metric("replica_kv_free_tokens") >= free_tokens)
 
 
 @pytest.mark.parametrize("case", forwarded.ANSWERED)
@@ -285,38 +182,3 @@ def test_tokens_of_forwarded_requests_are_counted(pair: Pair) -> None:
     usage = pair.ours.client.post(path, json=body).json()["usage"]
     after = [pair.ours.metric(name) for name in ("prompt_tokens_total", "output_tokens_total")]
     assert [after[0] - before[0], after[1] - before[1]] == [usage["prompt_tokens"], usage["completion_tokens"]]
-
-
-def test_clients_that_leave_at_any_moment_leave_nothing_in_the_engine(pair: Pair) -> None:
-    long = {"max_tokens": 1500, "ignore_eos": True}
-    cases = [
-        chat(**long, stream=True), chat(**long), text(**long, n=2, temperature=1), text(**long, stream=True),
-        forwarded.chat(**long, logprobs=True), forwarded.chat(**long, logprobs=True, stream=True),
-        forwarded.text(**long, echo=True), forwarded.text(**long, logprobs=1, n=2, temperature=1, stream=True),
-        forwarded.response(max_output_tokens=1500), forwarded.response(max_output_tokens=1500, stream=True),
-        forwarded.message(max_tokens=1500), forwarded.message(max_tokens=1500, stream=True),
-        forwarded.chat(**long, response_format={"type": "json_object"}),
-        forwarded.chat(use_beam_search=True, n=2, max_tokens=500),
-        (forwarded.TOKENIZE, {"prompt": "word " * 50_000}),
-    ]  # fmt: skip
-    moments = random.Random(0)
-    url = httpx.URL(pair.ours.client.base_url)
-    for path, body in cases * 2:
-        content = json.dumps(body).encode()
-        kind, length = "content-type: application/json", f"content-length: {len(content)}"
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{kind}\r\n{length}\r\n\r\n"
-        with socket.create_connection((url.host, url.port)) as client:
-            client.sendall(head.encode() + content)
-            time.sleep(moments.choice([0, 0.001, 0.005, 0.02, 0.1]))
-    end_s = time.monotonic() + 1.0
-    while any(pair.ours.metric(f"replica_{kind}_requests") for kind in ("running", "waiting")):
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-    assert pair.ours.metric("open_requests") == 0
-
-
-def _wait_for(happened: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 5.0
-    while not happened():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.step_meter import MEMORY_S, Rate, StepMeter
+from deployments.step_meter import MEMORY_S, UNLIKE_S, Rate, StepMeter
 
 steps = st.lists(st.tuples(st.integers(0, 10_000), st.floats(0.001, 30.0)), min_size=1, max_size=50)
 
@@ -50,6 +50,45 @@ def test_a_rate_follows_a_change_within_a_few_memories(before: float, after: flo
     wanted = int(after * 10) / 0.1
     assert 5 * MEMORY_S <= 500 * 0.1
     assert abs(rate.per_s() - wanted) <= 0.01 * max(wanted, int(before * 10) / 0.1)
+
+
+@given(
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 0.01),
+    st.lists(st.integers(1, 1000), min_size=1, max_size=50),
+    st.integers(1, 1000),
+)
+def test_an_engine_whose_steps_grow_with_their_tokens_never_takes_longer_than_predicted(
+    each_s: float, token_s: float, measured: list[int], next_tokens: int
+) -> None:
+    rate = Rate()
+    for tokens in measured:
+        rate.add(tokens, each_s + token_s * tokens + 1e-9)
+    takes_s = each_s + token_s * next_tokens
+    assert rate.step_s(next_tokens) >= min(takes_s, UNLIKE_S) * 0.999
+
+
+@given(steps, st.integers(1, 10_000))
+def test_a_prediction_is_bounded_by_the_mean_step_and_by_what_a_step_unlike_any_other_gets(
+    measured: list[tuple[int, float]], tokens: int
+) -> None:
+    rate = Rate()
+    assert rate.step_s(tokens) == UNLIKE_S
+    for made, seconds in measured:
+        rate.add(made + 1, seconds)
+    assert rate.step_s(tokens) <= max(UNLIKE_S, *(seconds for _, seconds in measured)) * 1.001
+    assert rate.step_s(tokens) <= rate.step_s(tokens + 1)
+
+
+def test_first_steps_of_either_kind_are_like_none_before() -> None:
+    meter = StepMeter()
+    assert meter.step_s(requests=1, prefilling_tokens=10) == UNLIKE_S
+    meter.record(scheduler(num_running_reqs=1), iteration(prefilled=10, generated=1))
+    assert meter.step_s(requests=1, prefilling_tokens=10) < UNLIKE_S
+    assert meter.step_s(requests=1, prefilling_tokens=0) == UNLIKE_S
+    meter.record(scheduler(num_running_reqs=1), iteration(generated=1))
+    reading_s = meter.step_s(requests=1, prefilling_tokens=10)
+    assert meter.step_s(requests=1, prefilling_tokens=0) < reading_s < UNLIKE_S
 
 
 def test_a_step_with_prompt_tokens_counts_to_prefill_and_any_other_to_decode() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deployments.frames import Call, Failure, Part
-from deployments.vllm_app import Application, CountedEngine
+from deployments.frames import WINDOW_BYTES, Call, Failure, Part
+from deployments.vllm_app import CHUNK_BYTES, Application, CountedEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -161,3 +161,57 @@ async def test_calls_of_other_routers_go_on_when_one_is_lost() -> None:
 
 async def test_other_attributes_are_the_engine_s() -> None:
     assert CountedEngine(Llm([]), lambda: None).dtype == "float32"
+
+
+def saying(body: bytes, times: int) -> Application:
+    """An application that says this so many times and hears of no end."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(times):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def abort(_names: list[str]) -> None:
+        pass
+
+    return Application(app, abort)
+
+
+def said_bytes(link: Link) -> int:
+    return sum(len(part.body) for part in link.said if isinstance(part, Part))
+
+
+async def stands_still(link: Link) -> int:
+    """The bytes said after every turn that brings more."""
+    before = -1
+    while before != (now := said_bytes(link)):
+        before = now
+        for _ in range(5):
+            await asyncio.sleep(0)
+    return before
+
+
+@pytest.mark.parametrize(("body", "times"), [(b"x" * 1000, 5000), (b"x" * (5 << 20), 1)])
+async def test_it_says_no_more_than_the_window_until_some_was_read(body: bytes, times: int) -> None:
+    app, link = saying(body, times), Link()
+    answering = asyncio.ensure_future(app.answer(ROUTER, CALL, link))
+    read = 0
+    while not answering.done():
+        said = await stands_still(link)
+        assert said - read <= WINDOW_BYTES + CHUNK_BYTES
+        assert said - read > WINDOW_BYTES or said == len(body) * times
+        app.took(ROUTER, CALL.request, said - read)
+        app.took(b"another", CALL.request, 10**9)
+        read = said
+    assert read == len(body) * times
+
+
+async def test_one_that_waits_for_its_reader_ends_with_it() -> None:
+    app, link = saying(b"x" * (5 << 20), 3), Link()
+    answering = asyncio.ensure_future(app.answer(ROUTER, CALL, link))
+    said = await stands_still(link)
+    app.leave(ROUTER, CALL.request)
+    await answering
+    assert said_bytes(link) == said
+    assert link.said[-1] == Part(7, 1, bytearray(), False)

@@ -121,14 +121,14 @@ def test_the_router_listens_where_the_service_and_the_probe_look(
 
 
 def test_streams_may_end_before_a_pod_or_an_old_cluster_goes(
-    service: dict[str, Any], worker_group: dict[str, Any], worker: dict[str, Any]
+    service: dict[str, Any], fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any]
 ):
     command = worker["lifecycle"]["preStop"]["exec"]["command"][-1]
     deadline = re.search(r"--deadline-remaining-seconds (\d+)", command)
     assert deadline is not None
-    assert int(deadline[1]) >= declare.LONGEST_STREAM_S
+    assert int(deadline[1]) >= fleet.router.longest_stream_s
     assert worker_group["template"]["spec"]["terminationGracePeriodSeconds"] > int(deadline[1])
-    assert service["spec"]["rayClusterDeletionDelaySeconds"] > declare.LONGEST_STREAM_S
+    assert service["spec"]["rayClusterDeletionDelaySeconds"] > fleet.router.longest_stream_s
 
 
 def test_the_workers_can_carry_the_whole_fleet(fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any]):
