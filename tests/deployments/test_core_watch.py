@@ -243,17 +243,10 @@ FOUND_S = {signal.SIGKILL: 1.0, signal.SIGSTOP: HUNG_S + 2 * LOOK_S}
 """How soon a core or worker is known to be gone; a signal's way, a busy machine and a frame's way come on top."""
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("victim", "blow"),
-    [
-        ("core", signal.SIGSTOP),
-        pytest.param("core", signal.SIGKILL, marks=pytest.mark.prove),
-        pytest.param("worker", signal.SIGSTOP, marks=pytest.mark.prove),
-        pytest.param("worker", signal.SIGKILL, marks=pytest.mark.prove),
-    ],
-)
+@pytest.mark.parametrize("blow", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize("victim", ["core", "worker"])
 async def test_routers_hear_of_it_requests_go_on_elsewhere_and_nothing_is_left(
     tmp_path: Path, victim: str, blow: signal.Signals, record_property: Callable[[str, object], None]
 ) -> None:

@@ -21,7 +21,7 @@ from headrace.fetching import references, resolve
 from tests.deployments import pooled, two_servers
 from tests.deployments.two_servers import NAME, Pair, Server, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(400)]
 
 ENGINE = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
 CONTEXT_TOKENS = 256
