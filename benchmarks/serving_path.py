@@ -54,7 +54,7 @@ OUTPUT = Path("docs/evidence/serving_path.json")
 
 
 def measure(model: str, systems: list[str], rounds: int, streams: list[int], record: Record, output: Path) -> None:
-    """Runs the comparison for one model and adds each whole round to the record. Raises BenchmarkFailed, FetchError."""
+    """Runs the comparison for one model and adds its turns to the record. Raises BenchmarkFailed, FetchError."""
     folder = resolve(model)
     with tempfile.TemporaryDirectory(prefix="serving-path-") as scratch, started(folder, systems) as (servers, missing):
         generator = Generator(Path(scratch) / "generator.log")
@@ -73,8 +73,8 @@ def measure(model: str, systems: list[str], rounds: int, streams: list[int], rec
             record.sittings.append(sitting(bench, missing))
             first = record.rounds(model) + 1
             for number in range(first, first + rounds):
-                turns = [turn for cell in cells(model, streams) for turn in shown(bench.round(number, cell))]
-                record.add(turns, output)
+                for cell in cells(model, streams):
+                    record.add(list(shown(bench.round(number, cell))), output)
         finally:
             generator.close()
 
@@ -236,7 +236,7 @@ def main() -> NoReturn:
         say(f"serving_path: {error.format_message()}")
         code = error.exit_code
     if code == INTERRUPTED:
-        say("ended; whole rounds are kept: add to them with --resume")
+        say("ended; what all systems were asked is kept: add to it with --resume")
     sys.exit(code or 0)
 
 

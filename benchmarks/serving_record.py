@@ -31,7 +31,7 @@ class Record:
         return max((turn.round for turn in self.turns if turn.cell.model == model), default=0)
 
     def add(self, turns: Sequence[Turn], path: Path) -> None:
-        """Adds a whole round and writes the file."""
+        """Adds what all systems did in one cell of a round, and writes the file."""
         self.turns += turns
         self.write(path)
 

@@ -56,7 +56,7 @@ class Model(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
     """What clients write in `model`: letters, digits, `.`, `_` and `-`."""
     source: Annotated[str, Field(min_length=1)]
-    """A fetched name (`smollm2`, `tiny`), a folder, or a hub id."""
+    """A fetched name (`smollm2`, `tiny`, `minilm`), a folder, or a hub id."""
     tensor_parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Devices over which each layer is split; `auto`: the fewest GPUs of this machine that hold the model."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
@@ -67,7 +67,7 @@ class Model(BaseModel):
     """Engine arguments, by vLLM's names, passed as they are."""
     replicas: Replicas = Replicas()
     require_reference: bool = False
-    """Refuse to serve a checkpoint that has no reference log-probabilities beside it."""
+    """Refuse to serve a checkpoint that has no reference beside it: log-probabilities, or vectors if it pools."""
 
     @property
     def tensor(self) -> int:

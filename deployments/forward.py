@@ -12,8 +12,8 @@ from deployments.openai_wire import ApiError
 
 ROUTES = (
     "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens",
-    "/v1/embeddings", "/v1/score", "/v1/rerank", "/v2/rerank", "/score", "/rerank", "/pooling", "/classify",
-    "/tokenize", "/detokenize",
+    "/v1/embeddings", "/v2/embed", "/v1/score", "/v1/rerank", "/v2/rerank", "/score", "/rerank", "/pooling",
+    "/classify", "/tokenize", "/detokenize",
 )  # fmt: skip
 """All take POST. Which of them a model answers depends on what it is: vLLM says 404 for the others."""
 
@@ -34,6 +34,8 @@ NOT_MESSAGES = frozenset(
     {"tools", "functions", "response_format", "structured_outputs", "text", "metadata", "documents"}
 )
 """Fields that hold schemas or plain data, where those keys mean nothing."""
+SCORES = frozenset({"/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"})
+"""Here documents may be made of parts, as messages are."""
 
 UNTOKENED = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
 BYTES_PER_TOKEN = 4
@@ -71,9 +73,7 @@ def check(path: str, fields: dict[str, Any], allowed: Allowed) -> None:
         _refuse_if(fields.get("chat_template") is not None, "chat_template", "is not allowed by this fleet")
         _refuse_if(inner is not None, "chat_template_kwargs.chat_template", "is not allowed by this fleet")
     if not allowed.media_urls:
-        for name, value in fields.items():
-            if name not in NOT_MESSAGES and (key := _remote_media(value)):
-                _refuse_if(True, name, f"has '{key}' that is no data: URL; this fleet does not fetch media")
+        _check_media(path, fields)
 
 
 def anthropic(path: str) -> bool:
@@ -94,6 +94,17 @@ def prompt_tokens(path: str, body: bytes) -> int:
 def _refuse_if(wrong: bool, name: str, why: str) -> None:
     if wrong:
         raise ApiError(400, f"'{name}' {why}.", param=name, code="unsupported_parameter")
+
+
+def _check_media(path: str, fields: dict[str, Any]) -> None:
+    plain = NOT_MESSAGES - {"documents"} if path in SCORES else NOT_MESSAGES
+    for name, value in fields.items():
+        if name not in plain and (key := _remote_media(value)):
+            _refuse_if(True, name, f"has '{key}' that is no data: URL; this fleet does not fetch media")
+    images = fields.get("images") if path == "/v2/embed" else None
+    for image in images if isinstance(images, list) else ():
+        remote = isinstance(image, str) and not image.startswith("data:")
+        _refuse_if(remote, "images", "holds one that is no data: URL; this fleet does not fetch media")
 
 
 def _remote_media(value: Any) -> str | None:

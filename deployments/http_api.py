@@ -41,6 +41,11 @@ class Desk:
     reasons: bool = False
     """Its text is parsed for reasoning, which vLLM's application does: every chat goes there."""
 
+    @property
+    def pools(self) -> bool:
+        """Its replicas give no text: vLLM's application refuses what asks for some."""
+        return any(replica.facts.get("pools") for replica in self.lane.replicas.values())
+
 
 class HttpApi:
     """The ASGI application. `desks` by model name, in the fleet's order."""
@@ -92,7 +97,7 @@ class HttpApi:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
-        if (request := parse(ChatRequest, body)) is None or (desk := self._desk(request.model)).reasons:
+        if (request := parse(ChatRequest, body)) is None or (desk := self._desk(request.model)).reasons or desk.pools:
             return await self._forward(scope, body, receive, send)
         ids = await desk.renderer.chat(request)
         if request.max_completion_tokens is not None:
@@ -101,9 +106,8 @@ class HttpApi:
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
-        if (request := parse(CompletionRequest, body)) is None:
+        if (request := parse(CompletionRequest, body)) is None or (desk := self._desk(request.model)).pools:
             return await self._forward(scope, body, receive, send)
-        desk = self._desk(request.model)
         special = request.add_special_tokens is not False
         prompts = [
             prompt if isinstance(prompt, list) else await desk.renderer.text(prompt, special)

@@ -8,7 +8,11 @@ from deployments.numbers_check import Verdict, WrongNumbers
 from deployments.reference import Vectors
 
 TOLERANCE = {"float32": 0.001, "float16": 0.01, "bfloat16": 0.05}
-"""Largest distance between vectors, as a share of their length, by dtype."""
+"""Largest distance between vectors, as a share of their length, by dtype.
+
+Good runs of MiniLM stayed under 0.0001 in float32 against a float32 reference; one whose rows of one tensor were
+shifted was off by 0.41 at least. The others were not run against a reference: their mantissas are shorter.
+"""
 
 
 class Pooler(Protocol):

@@ -4,9 +4,9 @@ Written against vLLM 0.29.0. GPU paths follow its sources; they were not run.
 """
 
 import os
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from deployments import vllm_app
 from deployments.engine_arguments import SERVER_SETTINGS
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Load, Submit
+from deployments.last_words import Said, one_line
 from deployments.step_meter import StepMeter
 
 CPU_KV_BYTES = 1 << 30
 """KV cache of a CPU replica unless the fleet says otherwise: vLLM's own default is a share of the whole machine."""
 STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
+
+LOGGING_SETTINGS = ("VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_CONFIG_PATH")
 
 Emit = Callable[[Delta | Failure], None]
 
@@ -80,6 +83,7 @@ class VllmEngine:
         which they agree on cores.
         """
         quiet_environment()
+        _import_vllm()
         from vllm import envs
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
@@ -138,7 +142,7 @@ class VllmEngine:
             return None
         except Exception as error:
             if not self.dead():
-                emit(Failure(number, attempt, 503, _one_line(error)))
+                emit(Failure(number, attempt, 503, one_line(error)))
             return None
 
         put = _putter(number, attempt, emit)
@@ -268,28 +272,12 @@ class VllmEngine:
             async for output in outputs:
                 last = output
         except EngineDeadError as error:
-            raise EngineFailed(_one_line(error)) from error
+            raise EngineFailed(one_line(error)) from error
         return last
 
 
 def _check_name() -> str:
     return f"check-{os.urandom(6).hex()}"
-
-
-class Said:
-    """What this process and its children printed since it was made, when that goes to files (as under Ray)."""
-
-    def __init__(self) -> None:
-        self._starts: dict[str, int] = {}
-        for descriptor in (1, 2):
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
-            if os.path.isfile(path):
-                self._starts[path] = os.path.getsize(path)
-
-    def reason(self, error: Exception) -> str:
-        """The root cause: the last error line printed by a child, else the exception itself."""
-        causes = [line for path, start in self._starts.items() for line in _error_lines(path, start)]
-        return causes[-1] if causes else _one_line(error)
 
 
 def quiet_environment() -> None:
@@ -298,6 +286,19 @@ def quiet_environment() -> None:
         os.environ.setdefault(name, value)
     # Keys are the routers': vLLM's application would ask for this one, which never reaches it.
     os.environ.pop("VLLM_API_KEY", None)
+
+
+def _import_vllm() -> None:
+    """Imports vLLM, which sets up logging in its own processes, but not in this one.
+
+    That would close the handlers of every logger there is, Serve's too: a replica without a log file is stopped by the
+    first controller that takes it over. What vLLM warns of goes to stderr all the same.
+    """
+    told = {name: os.environ.pop(name) for name in LOGGING_SETTINGS if name in os.environ}
+    os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
+    import_module("vllm.logger")
+    del os.environ["VLLM_CONFIGURE_LOGGING"]
+    os.environ |= told
 
 
 def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
@@ -340,17 +341,3 @@ def _bind_cores(ranks: int, sharers: int, folder: Path) -> cores.Claim:
 
 def _has_avx512() -> bool:
     return "avx512f" in Path("/proc/cpuinfo").read_text()
-
-
-ERROR_LINE = re.compile(r"(?:^|\s)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .+)$")
-
-
-def _error_lines(path: str, start: int) -> list[str]:
-    with open(path, errors="replace") as file:
-        file.seek(start)
-        found = [match.group(1) for line in file if (match := ERROR_LINE.search(line.rstrip()))]
-    return [line for line in found if "Engine core initialization failed" not in line]
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]

@@ -23,7 +23,7 @@ FleetOrModel = Annotated[
     str | None,
     typer.Argument(
         metavar="FLEET.YAML|MODEL",
-        help="A fleet file, or a model: smollm2, tiny, a folder, owner/name. Default: ./fleet.yaml.",
+        help="A fleet file, or a model: smollm2, tiny, minilm, a folder, owner/name. Default: ./fleet.yaml.",
     ),
 ]
 
@@ -117,7 +117,7 @@ def chat(
 
 @app.command()
 def fetch(
-    source: Annotated[str, typer.Argument(help="smollm2, tiny, a hub id (owner/name), or a folder.")],
+    source: Annotated[str, typer.Argument(help="smollm2, tiny, minilm, a hub id (owner/name), or a folder.")],
 ) -> None:
     """Bring a model to this machine, whole and checked.
 

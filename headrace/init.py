@@ -9,7 +9,7 @@ EXAMPLE = """\
 
 models:
   - name: smollm2            # what clients write in "model"
-    source: smollm2          # smollm2, tiny, a folder, or a hub id (owner/name)
+    source: smollm2          # smollm2, tiny, minilm, a folder, or a hub id (owner/name)
     tensor_parallel: 1       # devices over which each layer is split; auto: as few GPUs as hold it
     pipeline_parallel: 1     # groups of layers, each on its own devices
     replicas:                # engines that load may bring

@@ -45,6 +45,7 @@ ANSWERED: dict[str, Case] = {
     "the first tokens alone": embed(input=TEXTS, truncate_prompt_tokens=5),
     "a user and a field that is unknown": embed(user="ann", unknown_field=3),
     "no model": ("/v1/embeddings", {"input": "x"}),
+    "texts by Cohere's address": ("/v2/embed", {"model": NAME, "texts": TEXTS, "embedding_types": ["float"]}),
     "a score for each document": score(),
     "scores of pairs": score(queries=TEXTS, documents=TEXTS[::-1]),
     "the older address of scores": score("/v1/score"),
@@ -58,6 +59,9 @@ ANSWERED: dict[str, Case] = {
 }
 
 REFUSED: dict[str, Case] = {
+    "a chat": ("/v1/chat/completions", {"model": NAME, "messages": [{"role": "user", "content": "x"}]}),
+    "a completion": ("/v1/completions", {"model": NAME, "prompt": "x"}),
+    "texts and images to embed at once": ("/v2/embed", {"model": NAME, "texts": ["x"], "images": ["data:x"]}),
     "no body": ("/v1/embeddings", b""),
     "half of a body": ("/v1/embeddings", b'{"model": "tiny", '),
     "no input": ("/v1/embeddings", {"model": NAME}),

@@ -48,7 +48,7 @@ def _let_in(engine: Any) -> dict[str, Any]:
         "address": engine._link.address,
         "engine_key": engine._link.public_key.decode(),
         "keys": [public.decode(), secret.decode()],
-        "facts": {"max_model_len": engine._engine.max_model_len, "verified": verified},
+        "facts": {"max_model_len": engine._engine.max_model_len, "pools": engine._engine.pools, "verified": verified},
     }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from time import monotonic
 
@@ -178,11 +180,13 @@ if __name__ == "__main__":
 """
 
 
-async def serve(folder: str, router_key: str) -> None:
+async def serve(folder: str, router_key: str, log_file: str) -> None:
     """A replica without Ray, in a process of its own: says where it is and who its processes are."""
     from deployments.engine import Engine
     from deployments.fleet import Model
 
+    # As Serve logs.
+    logging.getLogger("ray.serve").addHandler(MemoryHandler(1, target=logging.FileHandler(log_file)))
     arguments = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_memory_bytes": 64 << 20}
     engine = object.__new__(Engine.func_or_class)
     await engine.__init__(Model(name="tiny", source=folder, engine=arguments), 1)
@@ -211,11 +215,11 @@ class Alone:
 
 
 @contextmanager
-def alone(folder: Path, script: Path) -> Iterator[Alone]:
+def alone(folder: Path, script: Path, log_file: Path) -> Iterator[Alone]:
     keys = zmq.curve_keypair()
     script.write_text(ENGINE)
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "VLLM_LOGGING_LEVEL": "ERROR"}
-    command = [sys.executable, str(script), str(folder), keys[0].hex()]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script), str(folder), keys[0].hex(), str(log_file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         said = json.loads(next(line for line in process.stdout if line.startswith('{"address"')))
@@ -254,7 +258,8 @@ async def test_routers_hear_of_it_requests_go_on_elsewhere_and_nothing_is_left(
 
     log: list[str] = []
     folder, lane = resolve("tiny"), Lane("tiny", max_queued_requests=100, log=log.append)
-    with alone(folder, tmp_path / "engine.py") as replica:
+    log_file = tmp_path / "replica.log"
+    with alone(folder, tmp_path / "engine.py", log_file) as replica:
         replica.join(lane)
         sampling = {"max_tokens": 1900, "ignore_eos": True, "temperature": 0.0}
         begun = lane.enter([5, 6, 7], sampling, stream=True, news=asyncio.Event())
@@ -280,5 +285,6 @@ async def test_routers_hear_of_it_requests_go_on_elsewhere_and_nothing_is_left(
         assert part is not None
         assert (part.status, [call.attempt for call in other.calls]) == (200, [1])
         assert await asyncio.to_thread(replica.all_ended)
+        assert log_file.read_text().startswith(f"tiny: engine core {'died' if blow is signal.SIGKILL else 'hung'}")
         lane.close()
         other.close()

@@ -81,7 +81,7 @@ class Running:
         return self.core().children()[0]
 
     def router(self) -> psutil.Process:
-        return self.processes("ServeReplica:headrace:Router")[0]
+        return self.processes("ServeReplica:headrace:router")[0]
 
     def controller(self) -> psutil.Process:
         return self.processes("ServeController")[0]
@@ -231,7 +231,7 @@ KILLS = [
     ("router", signal.SIGKILL, CLEAN | {"closed"}),
     ("controller", signal.SIGKILL, {"right"}),
 ]
-BACK_S = 90.0
+BACK_S = 150.0
 """How soon everything that was killed is there again; an engine of this size starts in about 20 s on two free cores."""
 
 
