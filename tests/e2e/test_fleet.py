@@ -34,7 +34,7 @@ models:
     tensor_parallel: 2
     engine: {{dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
 router: {{port: {port}}}
-scaling: {{hold_s: 5}}
+scaling: {{hold_s: 20}}
 """
 
 
