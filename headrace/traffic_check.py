@@ -83,9 +83,9 @@ class TrafficCheck:
                 self._seen.setdefault(name, []).append(seen(requests, engine.undisturbed_times_s(requests)))
 
     def residuals(self, calibration: Calibration, shape: Model, device: Device) -> Iterator[Residual]:
-        """Medians of what was measured, beside what the calibration foresees."""
-        assert self._facts is not None
+        """Medians of what was measured, beside what the calibration foresees; none where nothing was measured."""
         for name, each in self._seen.items():
+            assert self._facts is not None
             expected = foreseen(LOADS[name], self._facts, calibration, shape, device)
             for figure, words in FIGURES.items():
                 measured_s = median(getattr(one, figure) for one in each)

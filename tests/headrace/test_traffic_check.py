@@ -80,3 +80,7 @@ def test_loads_that_an_engine_would_let_wait_are_left_out(shape: Any) -> None:
     small = replace(FACTS, slots=8, max_model_len=512)
     names = {point.partition(":")[0] for point in checked(Formula(shape, FOUND, small), shape)}
     assert names == {"one of 100", "one of 300", "3 of 200", "6 of 100"}
+
+
+def test_a_calibration_without_a_check_has_none(shape: Any) -> None:
+    assert list(TrafficCheck(print).residuals(calibration(shape), shape, CPU)) == []
