@@ -123,22 +123,27 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | N
 
 def table(summary: Sequence[Summary]) -> str:
     """What a user meets, as Markdown: median over rounds, and ratio to vLLM's own server with its interval."""
-    heads = ["model", "API", "streams", "system", "rounds", *COLUMNS.values()]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for row in summary:
-        cells = [_cell(row["median"][name], row["ratio"].get(name), row["system"]) for name in COLUMNS]
-        lines.append("| " + " | ".join([*_said(row), *cells]) + " |")
-    return "\n".join(lines)
+
+    def cell(row: Summary, name: str) -> str:
+        return _cell(row["median"][name], row["ratio"].get(name), row["system"])
+
+    return _markdown(summary, COLUMNS, cell)
 
 
 def parts_table(summary: Sequence[Summary]) -> str:
     """Where CPU time goes, as Markdown: median us per output token of each part."""
-    heads = ["model", "API", "streams", "system", "rounds", *PARTS.values()]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for row in summary:
-        cells = [_number(row["median"][name]) if row["median"][name] else "" for name in PARTS]
-        lines.append("| " + " | ".join([*_said(row), *cells]) + " |")
-    return "\n".join(lines)
+
+    def cell(row: Summary, name: str) -> str:
+        return _number(row["median"][name]) if row["median"][name] else ""
+
+    return _markdown(summary, PARTS, cell)
+
+
+def _markdown(summary: Sequence[Summary], columns: Mapping[str, str], cell: Callable[[Summary, str], str]) -> str:
+    heads = ["model", "API", "streams", "system", "rounds", *columns.values()]
+    rows = [heads, *([*_said(row), *(cell(row, name) for name in columns)] for row in summary)]
+    head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|---" * len(heads) + "|", *lines])
 
 
 def _said(row: Summary) -> list[str]:

@@ -68,7 +68,7 @@ def joined(facts: EngineFacts, prompt_tokens_per_s: float) -> tuple[Load, ...]:
     fits = facts.max_model_len >= LEADER_TOKENS + JOINED_STEPS and facts.step_tokens >= LEADER_TOKENS
     after_s = LEADER_TOKENS / prompt_tokens_per_s / 3
     loads = (_joined(count, after_s) for count in JOINED if fits and count <= room)
-    return tuple(load for load in loads if _has_room(load, facts))
+    return tuple(load for load in loads if have_room(load.requests, facts))
 
 
 def _joined(count: int, after_s: float) -> Load:
@@ -88,7 +88,7 @@ def decodes(facts: EngineFacts, prompt_tokens_per_s: float) -> tuple[Load, ...]:
     for context in sorted({SHORT_TOKENS, max(2 * SHORT_TOKENS, min(long_tokens, facts.max_model_len // 2))}):
         batches = [batch for batch in BATCHES if batch <= min(facts.slots, max(1, readable_tokens / context))]
         loads = (_melting(batch, context, facts) for batch in batches)
-        found += [load for load in loads if _has_room(load, facts)][:1]
+        found += [load for load in loads if have_room(load.requests, facts)][:1]
     return tuple(found)
 
 
@@ -118,8 +118,9 @@ def _melting(batch: int, context: int, facts: EngineFacts) -> Load:
     )
 
 
-def _has_room(load: Load, facts: EngineFacts) -> bool:
-    each = [request.prompt_tokens + request.output_tokens for request in load.requests]
+def have_room(requests: Sequence[Request], facts: EngineFacts) -> bool:
+    """Whether the engine holds all of them at once: none waits for cache, or is refused for its length."""
+    each = [request.prompt_tokens + request.output_tokens for request in requests]
     return max(each) <= facts.max_model_len and sum(each) <= 0.9 * facts.kv_tokens
 
 

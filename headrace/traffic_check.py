@@ -11,6 +11,7 @@ from cluster.engine_memory import EngineSettings
 from cluster.model import Model, in_float32
 from cluster.speed import Speeds, step_seconds
 from cluster.step_time import Layout
+from deployments.calibration_loads import have_room
 from deployments.engine_process import EngineFacts
 from deployments.timed_engine import Request, TimedEngine
 from simulation.engine import Engine
@@ -94,9 +95,8 @@ class TrafficCheck:
 
 
 def fits(requests: Sequence[Request], facts: EngineFacts) -> bool:
-    """Whether no request waits for room: that would be another question."""
-    each = [request.prompt_tokens + request.output_tokens for request in requests]
-    return max(each) <= facts.max_model_len and sum(each) <= 0.9 * facts.kv_tokens and len(each) <= facts.slots
+    """Whether no request waits: that would be another question."""
+    return len(requests) <= facts.slots and have_room(requests, facts)
 
 
 def seen(requests: Sequence[Request], times_s: Sequence[Sequence[float]]) -> Seen:

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from compress.gate import GateFailed
 from compress.recipe import validate
 from compress.report import Report, load
 from headrace.fetching import cache_folder, resolve
-from tests.e2e.typed import headrace
+from tests.e2e.typed import free_port, headrace
 
 TIMEOUT_S = 900.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -81,12 +80,9 @@ def test_what_vllm_computes_is_what_the_compressor_computed(artefact: Path) -> N
 
 @pytest.mark.prove
 def test_an_artefact_serves_without_flags_and_its_numbers_are_checked(artefact: Path, work: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    done = headrace(
-        "serve", str(artefact), "--ask", "What is a class?", "--once", "--port", port, env=environment(work)
-    )
+    port = str(free_port())
+    words = ("serve", str(artefact), "--ask", "What is a class?", "--once", "--port", port)
+    done = headrace(*words, env=environment(work), timeout_s=TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unverified" not in done.stdout
     assert "tokens/s" in done.stdout

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,9 +12,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.typed import headrace
+from tests.e2e.typed import DetachedFleet, detached_fleet
 
-TIMEOUT_S = 300.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
@@ -24,17 +22,17 @@ FLEET = """
 models:
   - name: smollm2
     source: smollm2
-    engine: {{max_model_len: 2048, max_num_seqs: 8}}
+    engine: {max_model_len: 2048, max_num_seqs: 8}
   - name: tiny
     source: tiny
-    engine: {{dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
-    replicas: {{min: 1, max: 2}}
+    engine: {dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}
+    replicas: {min: 1, max: 2}
   - name: tiny-on-two
     source: tiny
     tensor_parallel: 2
-    engine: {{dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
-router: {{port: {port}}}
-scaling: {{hold_s: 20}}
+    engine: {dtype: float32, max_model_len: 256, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}
+router: {port: {port}}
+scaling: {hold_s: 20}
 """
 
 
@@ -42,8 +40,11 @@ scaling: {{hold_s: 20}}
 class Running:
     """A fleet that serves."""
 
-    url: str
-    env: dict[str, str]
+    fleet: DetachedFleet
+
+    @property
+    def url(self) -> str:
+        return self.fleet.url
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
@@ -58,35 +59,15 @@ class Running:
             if sample.name == name and labels.items() <= sample.labels.items()
         ]
 
-    def processes(self, title: str) -> list[psutil.Process]:
-        """Live processes of this run whose title or command line holds `title`."""
-        mine = [process for process in psutil.process_iter() if self._is_ours(process)]
-        return [process for process in mine if title in " ".join([process.name(), *process.cmdline()])]
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get("HEADRACE_STATE") == self.env["HEADRACE_STATE"]
-        except psutil.Error:
-            return False
-
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("fleet")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = folder / "fleet.yaml"
-    file.write_text(FLEET.format(port=port))
-    env = os.environ | {"HEADRACE_STATE": str(folder / "state")}
-    started = headrace("serve", str(file), "--detach", env=env, timeout_s=TIMEOUT_S)
-    assert started.returncode == 0, started.stdout + started.stderr
-    running = Running(f"http://127.0.0.1:{port}", env)
-    assert running.processes("")
-    yield running
-    stopped = headrace("stop", env=env, timeout_s=TIMEOUT_S)
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    assert running.processes("") == []
+    detached = detached_fleet(tmp_path_factory.mktemp("fleet"), FLEET)
+    detached.start()
+    assert detached.processes()
+    yield Running(detached)
+    detached.stop()
+    assert detached.processes() == []
 
 
 def test_the_answer_is_right_whole_and_streamed(fleet: Running) -> None:
@@ -145,7 +126,7 @@ def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a
 def test_a_killed_replica_takes_its_engine_with_it(fleet: Running) -> None:
     before = [
         process
-        for process in fleet.processes("headrace:engine-tiny")
+        for process in fleet.fleet.processes("headrace:engine-tiny")
         if "engine-tiny-on-two" not in " ".join(process.cmdline())
     ]
     cores = [child for process in before for child in process.children(recursive=True)]
@@ -158,7 +139,7 @@ def test_a_killed_replica_takes_its_engine_with_it(fleet: Running) -> None:
 
 def _workers(fleet: Running, model: str) -> int:
     """Processes below a model's engine core; told by descent, since vLLM's titles don't always take."""
-    (replica,) = [one for one in fleet.processes(f"headrace:engine-{model}") if _serves(one, model)]
+    (replica,) = [one for one in fleet.fleet.processes(f"headrace:engine-{model}") if _serves(one, model)]
     return sum(child.ppid() != replica.pid for child in replica.children(recursive=True))
 
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -20,11 +19,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.typed import headrace
+from tests.e2e.typed import DetachedFleet, detached_fleet, title
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
 
-START_S = 300.0
 END_S = 30.0
 """How soon a run is gone, all of it, when its Ray is."""
 WAIT_S = 60.0
@@ -34,9 +32,9 @@ FLEET = """
 models:
   - name: tiny
     source: tiny
-    engine: {{dtype: float32, max_model_len: 1024, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}}
-    replicas: {{min: 2, max: 2}}
-router: {{port: {port}}}
+    engine: {dtype: float32, max_model_len: 1024, max_num_seqs: 4, kv_cache_memory_bytes: 67108864}
+    replicas: {min: 2, max: 2}
+router: {port: {port}}
 """
 
 BODY = {"model": "tiny", "prompt": "A class is", "max_tokens": 200, "ignore_eos": True, "temperature": 0}
@@ -53,21 +51,14 @@ KINDS: dict[str, dict[str, Any]] = {
 class Running:
     """A fleet that serves, and its processes."""
 
-    file: Path
-    port: int
-    env: dict[str, str]
+    fleet: DetachedFleet
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        started = headrace("serve", str(self.file), "--detach", env=self.env, timeout_s=START_S)
-        assert started.returncode == 0, started.stdout + started.stderr
+        return self.fleet.url
 
     def processes(self, words: str = "") -> list[psutil.Process]:
-        """Live processes of this fleet whose title or command line holds these words."""
-        return [process for process in psutil.process_iter() if self._is_ours(process) and words in _title(process)]
+        return self.fleet.processes(words)
 
     def replica(self) -> psutil.Process:
         """One of the engine's."""
@@ -99,23 +90,9 @@ class Running:
         """Nothing of it is left, END_S from now at most."""
         end_s = monotonic() + END_S
         while self.processes():
-            assert monotonic() < end_s, [_title(process) for process in self.processes()]
+            assert monotonic() < end_s, [title(process) for process in self.processes()]
         with socket.socket() as door:
-            assert door.connect_ex(("127.0.0.1", self.port)) != 0
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            mine = process.environ().get("HEADRACE_STATE") == self.env["HEADRACE_STATE"]
-            return mine and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join([process.name(), *process.cmdline()])
-    except psutil.Error:
-        return ""
+            assert door.connect_ex(("127.0.0.1", self.fleet.port)) != 0
 
 
 @dataclass
@@ -206,17 +183,10 @@ async def load(url: str) -> AsyncIterator[Load]:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("kills")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = folder / "fleet.yaml"
-    file.write_text(FLEET.format(port=port))
-    running = Running(file, port, os.environ | {"HEADRACE_STATE": str(folder / "state")})
-    running.start()
+    running = Running(detached_fleet(tmp_path_factory.mktemp("kills"), FLEET))
+    running.fleet.start()
     yield running
-    stopped = headrace("stop", env=running.env, timeout_s=START_S)
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    running.fleet.stop()
     running.assert_gone()
 
 
@@ -303,5 +273,5 @@ def test_when_the_head_is_killed_all_ends_clearly_and_the_next_start_serves(flee
 
     assert asyncio.run(kill()).keys() <= CLEAN | {"closed"}
     fleet.assert_gone()
-    fleet.start()
+    fleet.fleet.start()
     assert fleet.is_whole()

@@ -1,8 +1,6 @@
 """A fleet is updated and shrinks while it is used. Does any client notice?"""
 
 import asyncio
-import os
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +16,7 @@ from cluster import runs
 from deployments.declare import APPLICATION, schema
 from deployments.fleet import Fleet
 from headrace.serve_rest import ServeRest
-from tests.e2e.typed import headrace
+from tests.e2e.typed import detached_fleet
 
 TIMEOUT_S = 300.0
 CHANGE_S = 600.0
@@ -26,13 +24,13 @@ CHANGE_S = 600.0
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
 
 CONTEXT_TOKENS = 2048
-FLEET = """
+FLEET = f"""
 models:
   - name: tiny
     source: tiny
-    engine: {{dtype: float32, max_model_len: {context}, max_num_seqs: 8, kv_cache_memory_bytes: 67108864}}
+    engine: {{dtype: float32, max_model_len: {CONTEXT_TOKENS}, max_num_seqs: 8, kv_cache_memory_bytes: 67108864}}
     replicas: {{min: 2, max: 2}}
-router: {{port: {port}, replicas: 2}}
+router: {{port: {{port}}, replicas: 2}}
 scaling: {{target_utilization: 0.5, hold_s: 5}}
 """
 CHEAPER = {"name": "router", "ray_actor_options": {"num_cpus": 0.4}}
@@ -82,18 +80,10 @@ class Load:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("fleet")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = folder / "fleet.yaml"
-    file.write_text(FLEET.format(port=port, context=CONTEXT_TOKENS))
-    env = os.environ | {"HEADRACE_STATE": str(folder / "state")}
-    started = headrace("serve", str(file), "--detach", env=env, timeout_s=TIMEOUT_S)
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield _running(folder / "state")
-    stopped = headrace("stop", env=env, timeout_s=TIMEOUT_S)
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    detached = detached_fleet(tmp_path_factory.mktemp("fleet"), FLEET)
+    detached.start()
+    yield _running(detached.state)
+    detached.stop()
 
 
 def _running(state: Path) -> Running:

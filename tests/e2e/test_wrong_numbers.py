@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.fetching import resolve
+from tests.e2e.typed import free_port
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(300)]
 
@@ -20,9 +20,7 @@ def test_a_checkpoint_with_one_tensor_scaled_by_two_is_refused(tmp_path: Path) -
     damaged = tmp_path / "damaged"
     shutil.copytree(resolve("tiny"), damaged)
     _scale(damaged / "model.safetensors")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     refused = subprocess.run(
         [sys.executable, "-m", "headrace", "serve", str(damaged), "--port", port, "--", "--dtype", "float32"],
         env=os.environ | {"HEADRACE_STATE": str(tmp_path / "state")},
