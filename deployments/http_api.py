@@ -42,9 +42,9 @@ class Desk:
     """Its text is parsed for reasoning, which vLLM's application does: every chat goes there."""
 
     @property
-    def pools(self) -> bool:
-        """Its replicas give no text: vLLM's application refuses what asks for some."""
-        return any(replica.facts.get("pools") for replica in self.lane.replicas.values())
+    def pooling(self) -> str | None:
+        """What its replicas give instead of text, by vLLM's name; vLLM's application refuses what asks for text."""
+        return next((task for one in self.lane.replicas.values() if (task := one.facts.get("pooling"))), None)
 
 
 class HttpApi:
@@ -97,7 +97,7 @@ class HttpApi:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
-        if (request := parse(ChatRequest, body)) is None or (desk := self._desk(request.model)).reasons or desk.pools:
+        if (request := parse(ChatRequest, body)) is None or (desk := self._desk(request.model)).reasons or desk.pooling:
             return await self._forward(scope, body, receive, send)
         ids = await desk.renderer.chat(request)
         if request.max_completion_tokens is not None:
@@ -106,7 +106,7 @@ class HttpApi:
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
-        if (request := parse(CompletionRequest, body)) is None or (desk := self._desk(request.model)).pools:
+        if (request := parse(CompletionRequest, body)) is None or (desk := self._desk(request.model)).pooling:
             return await self._forward(scope, body, receive, send)
         special = request.add_special_tokens is not False
         prompts = [
@@ -198,6 +198,7 @@ class HttpApi:
             "created": desk.created,
             "owned_by": "headrace",
             "max_model_len": desk.lane.max_model_len,
+            "pooling": desk.pooling,
         }
 
     async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:

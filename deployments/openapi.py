@@ -114,7 +114,12 @@ ANSWERS: Schema = {
     "Chat": _answer("chat.completion", message=_object(role=_just("assistant"), content=TEXT)),
     "Text": _answer("text_completion", text=TEXT),
     "Model": _object(
-        id=TEXT, object=_just("model"), created=NUMBER, owned_by=TEXT, max_model_len={"type": ["integer", "null"]}
+        id=TEXT,
+        object=_just("model"),
+        created=NUMBER,
+        owned_by=TEXT,
+        max_model_len={"type": ["integer", "null"]},
+        pooling={"type": ["string", "null"]},
     ),
     "Models": _object(object=_just("list"), data=_list(_named("Model"))),
     "Health": _object(status=_just("ok")),

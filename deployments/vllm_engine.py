@@ -18,6 +18,7 @@ from deployments.engine_arguments import SERVER_SETTINGS
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Load, Submit
 from deployments.last_words import Said, one_line
+from deployments.quick_imports import begun_uncollected, uncollected
 from deployments.step_meter import StepMeter
 
 CPU_KV_BYTES = 1 << 30
@@ -82,6 +83,11 @@ class VllmEngine:
         `sharers`: engines that may run on this machine's cores at the same time (CPU only); `claims`: the folder in
         which they agree on cores.
         """
+        with uncollected(), begun_uncollected():
+            return cls._start(model, sharers, claims)
+
+    @classmethod
+    def _start(cls, model: Model, sharers: int, claims: Path | None) -> "VllmEngine":
         quiet_environment()
         _import_vllm()
         from vllm import envs

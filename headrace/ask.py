@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 
 CHAT = "/v1/chat/completions"
+POOLED = {"embed": "/v1/embeddings", "classify": "/classify"}
+"""Where a model that gives no text is asked, by what it gives; /pooling for all else."""
 
 
 class AnswerFailed(RuntimeError):
@@ -36,6 +38,32 @@ class Answer:
         return f"{self.tokens} tokens, first after {self.first_s:.2f} s{rate}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """A request that a model of its kind answers."""
+
+    path: str
+    body: dict[str, Any]
+
+    @property
+    def streams(self) -> bool:
+        """Its answer is text."""
+        return self.path == CHAT
+
+
+def sample(url: str, model: str, text: str) -> Sample:
+    """What `text` is to this model: a question, or something to pool. Raises AnswerFailed."""
+    try:
+        card = httpx.get(f"{url}/v1/models/{model}", timeout=10.0, trust_env=False)
+    except httpx.HTTPError as error:
+        raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
+    if card.status_code != 200:
+        raise AnswerFailed(_refusal(card.content, card.status_code))
+    if (pooling := card.json().get("pooling")) is None:
+        return Sample(path=CHAT, body=one_question(model, text))
+    return Sample(path=POOLED.get(pooling, "/pooling"), body={"model": model, "input": text})
+
+
 def one_question(model: str, question: str) -> dict[str, Any]:
     """A request for the likeliest answer: the same each time."""
     messages = [{"role": "user", "content": question}]
@@ -59,10 +87,26 @@ def stream(url: str, request: dict[str, Any], answer: Answer) -> Iterator[str]:
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
 
 
-def curl(url: str, request: dict[str, Any]) -> str:
+def numbers(url: str, request: Sample) -> str:
+    """The first numbers that a text was pooled to, how many there are and how long it took. Raises AnswerFailed."""
+    start_s = monotonic()
+    try:
+        answer = httpx.post(f"{url}{request.path}", json=request.body, timeout=60.0, trust_env=False)
+    except httpx.HTTPError as error:
+        raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
+    if answer.status_code != 200:
+        raise AnswerFailed(_refusal(answer.content, answer.status_code))
+    (pooled,) = answer.json()["data"]
+    values = next(pooled[name] for name in ("embedding", "probs", "data") if name in pooled)
+    shown = ", ".join(str(value) if isinstance(value, list) else f"{value:.4f}" for value in values[:4])
+    rest = ", ..." if len(values) > 4 else ""
+    return f"[{shown}{rest}]\n  {len(values)} numbers after {monotonic() - start_s:.2f} s"
+
+
+def curl(url: str, request: Sample) -> str:
     """A shell command that sends the same request."""
-    body = shlex.quote(json.dumps(request, ensure_ascii=False))
-    return f"curl {url}{CHAT} -H 'Content-Type: application/json' -d {body}"
+    body = shlex.quote(json.dumps(request.body, ensure_ascii=False))
+    return f"curl {url}{request.path} -H 'Content-Type: application/json' -d {body}"
 
 
 def _events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

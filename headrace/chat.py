@@ -56,10 +56,14 @@ def _answer(url: str, model: str, messages: list[Message]) -> str:
 def _model(url: str, wanted: str | None) -> str:
     try:
         listed = httpx.get(f"{url}/v1/models", timeout=10.0, trust_env=False).raise_for_status().json()
-        served = [str(entry["id"]) for entry in listed["data"]]
+        served = {str(entry["id"]): entry for entry in listed["data"]}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise Failure(f"{url} does not answer as an OpenAI-compatible endpoint: {error}") from None
     model = wanted or next(iter(served), "")
     if model not in served:
         raise bad_input(f"{url} serves no model {model!r}, but: {', '.join(served) or 'none'}")
+    if served[model].get("pooling") is not None:
+        raise bad_input(
+            f"{model!r} writes no text, so it can't be talked to; it is asked at {url}/v1/embeddings and alike"
+        )
     return model

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 import httpx
 
@@ -138,8 +137,8 @@ def _answers(url: str) -> bool:
 
 def _serve(live: Live, wish: Wish, steps: Steps) -> None:
     live.serving = True
-    request = ask.one_question(live.run.models[0], wish.question or SAMPLE_QUESTION)
     try:
+        request = ask.sample(live.run.url, live.run.models[0], wish.question or SAMPLE_QUESTION)
         if wish.question is not None:
             _ask(live, wish.question, request, steps)
         live.says_ready()
@@ -147,6 +146,8 @@ def _serve(live: Live, wish: Wish, steps: Steps) -> None:
         if not wish.once:
             steps.say(f"Serving {', '.join(live.run.models)} on {live.run.url}/v1 until {_ends(live.run)}")
             live.check(timeout_s=None)
+    except ask.AnswerFailed as error:
+        raise Failure(f"the question was not answered: {error}") from None
     except KeyboardInterrupt:
         steps.say("")
 
@@ -155,14 +156,14 @@ def _ends(run: Run) -> str:
     return f"`headrace stop --name {run.name}`" if run.log else "Ctrl-C"
 
 
-def _ask(live: Live, question: str, request: dict[str, Any], steps: Steps) -> None:
-    answer = ask.Answer()
+def _ask(live: Live, question: str, request: ask.Sample, steps: Steps) -> None:
     steps.say(f"> {question}")
-    try:
-        for text in ask.stream(live.run.url, request, answer):
-            steps.console.out(text, end="", highlight=False)
-    except ask.AnswerFailed as error:
-        raise Failure(f"the question was not answered: {error}") from None
+    if not request.streams:
+        steps.say(ask.numbers(live.run.url, request))
+        return
+    answer = ask.Answer()
+    for text in ask.stream(live.run.url, request.body, answer):
+        steps.console.out(text, end="", highlight=False)
     steps.say(f"\n  {answer.figures}")
 
 

@@ -27,7 +27,7 @@ async def main(folder: str, port: str, arguments: dict[str, Any]) -> None:
     engine = object.__new__(Engine.func_or_class)
     await engine.__init__(Model(name=NAME, source=folder, engine=arguments), 1)
     assert router.stdin is not None
-    router.stdin.write(json.dumps(_let_in(engine)).encode() + b"\n")
+    router.stdin.write(json.dumps(await _let_in(engine)).encode() + b"\n")
     await router.stdin.drain()
     ending = asyncio.ensure_future(ended.wait())
     await asyncio.wait([ending, asyncio.ensure_future(router.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -39,16 +39,17 @@ async def main(folder: str, port: str, arguments: dict[str, Any]) -> None:
     os._exit(0)
 
 
-def _let_in(engine: Any) -> dict[str, Any]:
+async def _let_in(engine: Any) -> dict[str, Any]:
     """Keys for a router, and what it must know."""
     public, secret = zmq.curve_keypair()
     engine._link.allow(public)
     verified = engine._verdict.reference_distance is not None
+    pooling = await engine._engine.pooling_task() if engine._engine.pools else None
     return {
         "address": engine._link.address,
         "engine_key": engine._link.public_key.decode(),
         "keys": [public.decode(), secret.decode()],
-        "facts": {"max_model_len": engine._engine.max_model_len, "pools": engine._engine.pools, "verified": verified},
+        "facts": {"max_model_len": engine._engine.max_model_len, "pooling": pooling, "verified": verified},
     }
 
 

@@ -18,7 +18,7 @@ PICTURE = {"content": [{"type": "image_url", "image_url": {"url": "http://exampl
 async def served(tokenizer_folder: Path) -> AsyncIterator[Served]:
     async with serve(tokenizer_folder, FakeEngine(slots=4)) as served:
         for replica in served.lane.replicas.values():
-            replica.facts["pools"] = True
+            replica.facts["pooling"] = "embed"
         yield served
 
 

@@ -96,10 +96,46 @@ def test_a_refusal_or_a_broken_stream_is_told_in_the_endpoints_words(status: int
         asked(server)
 
 
+CARD = "GET /v1/models/tiny"
+
+
+def test_a_model_that_writes_is_sent_a_question() -> None:
+    with serving({CARD: (200, '{"id": "tiny", "pooling": null}')}) as server:
+        request = ask.sample(server.url, "tiny", "Where?")
+    assert request.streams
+    assert (request.path, request.body) == ("/v1/chat/completions", ask.one_question("tiny", "Where?"))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "path", "pooled"),
+    [
+        ("embed", "/v1/embeddings", {"embedding": [0.25, -1.0, 0.5, 0.125, 2.0]}),
+        ("classify", "/classify", {"label": "good", "probs": [0.25, -1.0, 0.5, 0.125, 2.0]}),
+        ("token_embed", "/pooling", {"data": [0.25, -1.0, 0.5, 0.125, 2.0]}),
+    ],
+)
+def test_a_model_that_pools_is_sent_a_text_and_shows_numbers(pooling: str, path: str, pooled: dict) -> None:
+    said = json.dumps({"data": [pooled]})
+    with serving({CARD: (200, json.dumps({"pooling": pooling})), f"POST {path}": (200, said)}) as server:
+        request = ask.sample(server.url, "tiny", "Where?")
+        assert not request.streams
+        assert ask.numbers(server.url, request).startswith("[0.2500, -1.0000, 0.5000, 0.1250, ...]\n  5 numbers after ")
+        assert f"{server.url}{path} " in ask.curl(server.url, request)
+    assert json.loads(server.seen[-1][2]) == {"model": "tiny", "input": "Where?"}
+
+
+def test_what_the_endpoint_does_not_know_is_told_in_its_words() -> None:
+    with (
+        serving({CARD: (404, '{"error": {"message": "no such model"}}')}) as server,
+        pytest.raises(ask.AnswerFailed, match="404: no such model"),
+    ):
+        ask.sample(server.url, "tiny", "Where?")
+
+
 def test_the_curl_line_works_as_pasted_whatever_is_asked() -> None:
     question = """What's "x" in $HOME? é\\n"""
     with serving({"POST /v1/chat/completions": (200, "fine")}) as server:
-        line = ask.curl(server.url, ask.one_question("tiny", question))
+        line = ask.curl(server.url, ask.Sample(path=ask.CHAT, body=ask.one_question("tiny", question)))
         assert shlex.split(line)[0] == "curl"
         done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout == "fine"
