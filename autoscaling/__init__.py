@@ -3,9 +3,29 @@
 Pure: it imports the standard library and itself only, so that Serve can ship it by value.
 """
 
-from autoscaling.decide import Decision, Targets, decide
+from autoscaling.capacity import Capacity
+from autoscaling.decide import decide
+from autoscaling.decision import Decision, Outlook
 from autoscaling.fleet import Fleet, ReplicaLoad
 from autoscaling.memory import Memory, Wish
 from autoscaling.serve_policy import ServePolicy
+from autoscaling.step_costs import StepCosts, StepFit
+from autoscaling.targets import Targets
+from autoscaling.traffic import Tally, Traffic
 
-__all__ = ["Decision", "Fleet", "Memory", "ReplicaLoad", "ServePolicy", "Targets", "Wish", "decide"]
+__all__ = [
+    "Capacity",
+    "Decision",
+    "Fleet",
+    "Memory",
+    "Outlook",
+    "ReplicaLoad",
+    "ServePolicy",
+    "StepCosts",
+    "StepFit",
+    "Tally",
+    "Targets",
+    "Traffic",
+    "Wish",
+    "decide",
+]

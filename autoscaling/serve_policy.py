@@ -8,9 +8,12 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from autoscaling.decide import Targets, decide
+from autoscaling.decide import decide
 from autoscaling.fleet import Fleet, ReplicaLoad
 from autoscaling.memory import Memory
+from autoscaling.step_costs import StepCosts
+from autoscaling.targets import Targets
+from autoscaling.traffic import Traffic
 
 LOGGER = logging.getLogger("ray.serve")
 PERIOD_S = 1.0
@@ -50,9 +53,9 @@ class ServePolicy:
     controller restarts, and `decide` then starts from the replicas present.
     """
 
-    def __init__(self, target_utilization: float = 0.7, hold_s: float = 60.0) -> None:
-        """Raises ValueError for a target that is out of range."""
-        self._targets = Targets(utilization=target_utilization, hold_s=hold_s)
+    def __init__(self, **targets: float) -> None:
+        """By the names of `Targets`; defaults are there. Raises ValueError or TypeError for what is none."""
+        self._targets = Targets(**targets)
         self._said: set[str] = set()
 
     def __call__(self, contexts: Mapping[Any, Context]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
@@ -96,47 +99,63 @@ class ServePolicy:
 
 
 def read_fleet(context: Context, contexts: Iterable[Context]) -> Fleet:
-    """One engine deployment's context, with its queue from the router's, as `decide` wants it."""
-    running, waiting, slots = (_newest(context, name) for name in ("running_requests", "waiting_requests", "slots"))
-    heard = running.keys() & waiting.keys() & slots.keys()
-    queued_requests, silent_routers = _read_queue(context, contexts)
+    """One engine deployment's context, with its traffic from the routers', as `decide` wants it."""
+    reports = _newest(context)
+    model = context.deployment_name.removeprefix(ENGINE_PREFIX)
+    router = next((each for each in contexts if each.deployment_name == ROUTER), None)
+    routers = [] if router is None else _of_model(_newest(router).values(), model)
+    expected = 1 if router is None else max(router.target_num_replicas, len(router.running_replicas))
     return Fleet(
         now_s=context.current_time,
-        replicas=tuple(
-            ReplicaLoad(
-                id=replica.unique_id,
-                running_requests=int(running[replica]),
-                waiting_requests=int(waiting[replica]),
-                slots=int(slots[replica]),
-            )
-            if replica in heard
-            else None
-            for replica in context.running_replicas
-        ),
+        replicas=tuple(_load(replica, reports.get(replica, {})) for replica in context.running_replicas),
         starting=max(0, context.target_num_replicas - len(context.running_replicas)),
-        queued_requests=queued_requests,
+        queued_requests=int(sum(report["queued_requests"] for report in routers)),
+        queued_tokens=int(sum(report["queued_tokens"] for report in routers)),
+        traffic=Traffic.together(routers),
         min_replicas=context.capacity_adjusted_min_replicas,
         max_replicas=context.capacity_adjusted_max_replicas,
-        silent_routers=silent_routers,
+        silent_routers=max(0, expected - len(routers)),
     )
 
 
-def _read_queue(engine: Context, contexts: Iterable[Context]) -> tuple[int, int]:
-    """Requests queued for an engine's model, and the number of routers that do not tell."""
-    model = engine.deployment_name.removeprefix(ENGINE_PREFIX)
-    router = next((context for context in contexts if context.deployment_name == ROUTER), None)
-    if router is None:
-        return 0, 1
-    queued = _newest(router, f"queued_requests.{model}")
-    routers = max(router.target_num_replicas, len(router.running_replicas))
-    return int(sum(queued.values())), max(0, routers - len(queued))
+def _load(replica: Any, report: Mapping[str, float]) -> ReplicaLoad | None:
+    """What a replica reported; None where it is silent. What is unknown is not reported."""
+    if "slots" not in report:
+        return None
+    costs = None
+    if "step_s" in report:
+        names = ("step_s", "sequence_s", "prompt_token_s")
+        costs = StepCosts(**{name: report[name] for name in names})
+    return ReplicaLoad(
+        id=replica.unique_id,
+        running_requests=int(report["running_requests"]),
+        waiting_requests=int(report["waiting_requests"]),
+        slots=int(report["slots"]),
+        waiting_tokens=int(report["waiting_tokens"]),
+        kv_tokens=int(report["kv_tokens"]),
+        kv_used_tokens=int(report["kv_used_tokens"]),
+        costs=costs,
+        computed_share=report["computed_share"],
+        busy_share=report["busy_share"],
+        gpu_busy_share=report.get("gpu_busy_share"),
+        gpu_memory_share=report.get("gpu_memory_share"),
+    )
 
 
-def _newest(context: Context, name: str) -> dict[Any, float]:
-    """The newest value of each replica that reported one lately."""
-    series = (context.raw_metrics or {}).get(name, {})
-    return {
-        replica: samples[-1].value
-        for replica, samples in series.items()
-        if samples and context.current_time - samples[-1].timestamp <= STALE_S
-    }
+def _of_model(reports: Iterable[Mapping[str, float]], model: str) -> list[dict[str, float]]:
+    """A router's numbers of one model, which end with its name; none of a router that doesn't tell them."""
+    end = f".{model}"
+    found = [
+        {name.removesuffix(end): value for name, value in report.items() if name.endswith(end)} for report in reports
+    ]
+    return [report for report in found if "queued_requests" in report]
+
+
+def _newest(context: Context) -> dict[Any, dict[str, float]]:
+    """The newest numbers of each replica that reported lately."""
+    found: dict[Any, dict[str, float]] = {}
+    for name, series in (context.raw_metrics or {}).items():
+        for replica, samples in series.items():
+            if samples and context.current_time - samples[-1].timestamp <= STALE_S:
+                found.setdefault(replica, {})[name] = samples[-1].value
+    return found

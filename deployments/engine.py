@@ -13,6 +13,7 @@ from deployments import numbers_check, reference, vector_check
 from deployments.core_watch import CoreWatch
 from deployments.fleet import Model
 from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
+from deployments.gpu_watch import GpuWatch
 from deployments.link import EngineEnd
 from deployments.vllm_engine import EngineFailed, VllmEngine
 
@@ -41,6 +42,7 @@ class Engine:
         self._draining = False
         self._runs: dict[tuple[bytes, int], str | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gpus = GpuWatch.here()
         try:
             self._engine = VllmEngine.start(model, sharers=sharers, claims=_claims_folder())
             self._watch = CoreWatch(self._engine, self._leave)
@@ -75,10 +77,16 @@ class Engine:
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`."""
         load = self._load()
+        gpus = self._gpus.use()
         return {
             "running_requests": float(load.running_requests),
             "waiting_requests": float(load.waiting_requests),
             "slots": float(load.slots),
+            "waiting_tokens": float(load.prefilling_tokens),
+            "kv_tokens": float(load.kv_tokens),
+            "kv_used_tokens": float(load.kv_tokens - load.kv_free_tokens),
+            **self._engine.costs(),
+            **({"gpu_busy_share": gpus.busy_share, "gpu_memory_share": gpus.memory_share} if gpus else {}),
         }
 
     async def check_health(self) -> None:

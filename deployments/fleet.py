@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from autoscaling import Targets
 from deployments import yaml_text
 from deployments.file_errors import FileError, describe
 
@@ -29,6 +30,10 @@ OURS = {
     "port": "write `router.port`",
 }
 """Engine arguments that Headrace sets itself, and what to do instead."""
+
+
+USUAL = Targets()
+"""What scaling aims for where the file does not say."""
 
 
 class Replicas(BaseModel):
@@ -124,10 +129,16 @@ class Scaling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    target_utilization: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Share of an engine's request slots that should be busy."""
-    hold_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    """Seconds for which the largest recent wish is kept before going down."""
+    ttft_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = USUAL.ttft_s
+    """Seconds from a request's arrival to its first token that users should not wait longer than."""
+    token_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = USUAL.token_s
+    """The same from one token of an answer to the next, in the mean over an answer."""
+    attainment: Annotated[float, Field(gt=0, le=1)] = USUAL.attainment
+    """Share of requests that should meet both."""
+    target_utilization: Annotated[float, Field(gt=0, le=1)] = USUAL.target_utilization
+    """Share of an engine's time, slots and cache that load may take."""
+    hold_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = USUAL.hold_s
+    """Seconds for which the largest recent wish is kept before going down; at least as long as a start takes."""
 
 
 class ClusterSettings(BaseModel):

@@ -131,7 +131,7 @@ class HttpApi:
             tickets.append(desk.lane.call(path, passed, body, tokens))
             took = partial(desk.lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
-            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model), took, as_event)
+            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model, tokens), took, as_event)
         if status is not None and status >= 400:
             self._metrics.refused(status)
 
@@ -155,7 +155,7 @@ class HttpApi:
         with _watched(desk.lane, receive, self.longest_stream_s) as tickets:
             for ids in prompts:
                 tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news))
-            metered = self._metrics.watch(desk.lane.model)
+            metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)))
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered)
 

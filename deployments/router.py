@@ -16,6 +16,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from autoscaling import Targets
 from deployments.declare import engine_name
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
@@ -46,15 +47,24 @@ class Router:
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
         allowed = Allowed(media_urls=fleet.router.allow_media_urls, chat_templates=fleet.router.allow_chat_templates)
-        self._api = HttpApi(self._desks, RouterMetrics(), allowed, fleet.router.longest_stream_s)
+        self._metrics = RouterMetrics(Targets(**fleet.scaling.model_dump()))
+        self._api = HttpApi(self._desks, self._metrics, allowed, fleet.router.longest_stream_s)
         self._settle_s = fleet.router.settle_s
         self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port))
         await self._http.start()
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Read by `autoscaling:ServePolicy`: what waits here, by model."""
-        return {f"queued_requests.{name}": float(desk.lane.queued_requests) for name, desk in self._desks.items()}
+        """Read by `autoscaling:ServePolicy`: what waits and what came here, by model."""
+        return {
+            f"{number}.{name}": value
+            for name, desk in self._desks.items()
+            for number, value in (
+                ("queued_requests", float(desk.lane.queued_requests)),
+                ("queued_tokens", float(desk.lane.queued_tokens)),
+                *self._metrics.traffic(name).to_metrics().items(),
+            )
+        }
 
     async def check_health(self) -> None:
         """Serve replaces this replica when this raises."""

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from autoscaling import Tally, Targets, Traffic
 from deployments.lane import Lane, Replica
 
 FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -28,13 +29,22 @@ REPLICA_GAUGES = {
 class RouterMetrics:
     """Counters of one router; what lanes and replicas know themselves is read at each scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, targets: Targets) -> None:
+        """`targets`: what a request must meet to count as served well."""
+        self.targets = targets
+        self._tallies: dict[str, Tally] = {}
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "headrace_requests", "Requests by how they ended", ["model", "outcome"], registry=registry
         )
         self._refusals = Counter("headrace_refusals", "Requests refused, by status", ["status"], registry=registry)
         self._open = Gauge("headrace_open_requests", "Requests being answered", ["model"], registry=registry)
+        self._missed = Counter(
+            "headrace_missed",
+            "Requests that missed the fleet's targets, failed ones included",
+            ["model"],
+            registry=registry,
+        )
         self._first = Histogram(
             "headrace_time_to_first_token_seconds",
             "From a complete request to its first token",
@@ -54,9 +64,17 @@ class RouterMetrics:
         """A request ended with an error body."""
         self._refusals.labels(str(status)).inc()
 
-    def watch(self, model: str) -> "Metered":
+    def watch(self, model: str, prompt_tokens: int) -> "Metered":
         """Follows one request that was let in."""
+        self._tally(model).arrived(monotonic(), prompt_tokens)
         return Metered(self, model)
+
+    def traffic(self, model: str) -> Traffic:
+        """What came for a model lately, for the scaler."""
+        return self._tally(model).traffic(monotonic())
+
+    def _tally(self, model: str) -> Tally:
+        return self._tallies.setdefault(model, Tally())
 
     def text(self, lanes: Iterable[Lane]) -> bytes:
         """Everything, in Prometheus' text form."""
@@ -73,12 +91,15 @@ class Metered:
         self._start_s = monotonic()
         self._first_s: float | None = None
         self._count = 0
+        self._at_once = True  # all tokens came together: nobody saw when the first was made
         metrics._open.labels(model).inc()
 
     def tokens(self, count: int) -> None:
         """So many tokens have just arrived."""
         if self._first_s is None:
             self._first_s = monotonic()
+        elif count:
+            self._at_once = False
         self._count += count
 
     def end(self, outcome: str) -> None:
@@ -86,11 +107,26 @@ class Metered:
         metrics, model = self._metrics, self._model
         metrics._open.labels(model).dec()
         metrics._requests.labels(model, outcome).inc()
+        self._judge(outcome)
         if self._first_s is None:
             return
         metrics._first.labels(model).observe(self._first_s - self._start_s)
         if self._count > 1 and outcome == "ok":
             metrics._per_token.labels(model).observe((monotonic() - self._first_s) / (self._count - 1))
+
+    def _judge(self, outcome: str) -> None:
+        """Tells the scaler how the request was served; one that its client left early tells nothing."""
+        now_s, targets = monotonic(), self._metrics.targets
+        first_s, after = self._first_s or now_s, max(0, self._count - 1)
+        late = first_s - self._start_s > targets.ttft_s + (after * targets.token_s if self._at_once else 0.0)
+        slow = now_s - first_s > after * targets.token_s and not self._at_once
+        missed = outcome == "failed" or late or (outcome == "ok" and slow)
+        if outcome == "cancelled" and not missed:
+            return
+        tally = self._metrics._tally(self._model)
+        tally.ended(now_s, self._count if outcome == "ok" else 0, missed=missed)
+        if missed:
+            self._metrics._missed.labels(self._model).inc()
 
 
 class _Lanes:

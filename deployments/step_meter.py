@@ -1,8 +1,9 @@
-"""How fast is the engine, step by step? Rates, cache hits, the age of the last step, and how long one may take."""
+"""How fast is the engine, step by step? Rates, costs, cache hits, the last step's age, and how long one may take."""
 
 from time import monotonic
 from typing import Any
 
+from autoscaling import StepCosts, StepFit
 from deployments.frames import Load
 
 MEMORY_S = 10.0
@@ -44,6 +45,27 @@ class Rate:
         return max(self._seconds / self._steps, min(tokens / self.per_s(), UNLIKE_S))
 
 
+class BusyShare:
+    """Of the last MEMORY_S or so that was spent in steps."""
+
+    def __init__(self, now_s: float) -> None:
+        self._told_s = now_s
+        self._busy_s = self._passed_s = 0.0
+
+    def add(self, busy_s: float, now_s: float) -> None:
+        """A step ended now that took so long."""
+        passed_s = max(0.0, now_s - self._told_s)
+        keep = max(0.0, 1.0 - passed_s / MEMORY_S)
+        self._busy_s = self._busy_s * keep + min(busy_s, passed_s)
+        self._passed_s = self._passed_s * keep + passed_s
+        self._told_s = max(now_s, self._told_s)
+
+    def at(self, now_s: float) -> float:
+        """Since the last step nothing was done."""
+        self.add(0.0, now_s)
+        return self._busy_s / self._passed_s if self._passed_s else 0.0
+
+
 class StepMeter:
     """Hears of every engine step from vLLM's statistics.
 
@@ -54,6 +76,7 @@ class StepMeter:
     def __init__(self) -> None:
         self._prefill, self._decode = Rate(), Rate()
         self._busy_since_s = self._stepped_s = monotonic()
+        self._busy, self._fit = BusyShare(self._stepped_s), StepFit()
         self._running = self._waiting = 0
         self._kv_usage = 0.0
         self._queried = self._hits = 0
@@ -82,11 +105,15 @@ class StepMeter:
             self._kv_usage = scheduler_stats.kv_cache_usage
             self._queried += scheduler_stats.prefix_cache_stats.queries
             self._hits += scheduler_stats.prefix_cache_stats.hits
+        self._busy.add(took_s, now_s)
         if iteration_stats is not None and took_s > 0:
-            if prefilled := iteration_stats.prompt_token_stats.computed:
+            prefilled, generated = iteration_stats.prompt_token_stats.computed, iteration_stats.num_generation_tokens
+            if prefilled or generated:
+                self._fit.add(took_s, sequences=generated, prompt_tokens=prefilled)
+            if prefilled:
                 self._prefill.add(prefilled, took_s)
-            elif iteration_stats.num_generation_tokens:
-                self._decode.add(iteration_stats.num_generation_tokens, took_s)
+            elif generated:
+                self._decode.add(generated, took_s)
 
     def log_engine_initialized(self) -> None:
         """vLLM calls this once; there is nothing to say."""
@@ -96,6 +123,18 @@ class StepMeter:
 
     def record_sleep_state(self, is_awake: int, level: int) -> None:
         """vLLM calls this when an engine sleeps; ours never do."""
+
+    def busy_share(self) -> float:
+        """Of the last seconds that was spent in steps."""
+        return self._busy.at(monotonic())
+
+    def costs(self) -> StepCosts | None:
+        """Of this engine's steps; None before the first."""
+        return self._fit.costs()
+
+    def computed_share(self) -> float:
+        """Of prompts' tokens since the start: the rest was found in the cache."""
+        return 1.0 - self._hits / self._queried if self._queried else 1.0
 
     def step_age_s(self, now_s: float) -> float:
         """Seconds since the last step, or since work arrived at an idle engine."""

@@ -6,6 +6,7 @@ Written against vLLM 0.29.0. GPU paths follow its sources; they were not run.
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,12 @@ class VllmEngine:
         load.credit_requests = max(0, self.slots - unfinished)
         load.credit_tokens = max(0, STEPS_AHEAD * self.step_tokens - prefilling_tokens)
         return load
+
+    def costs(self) -> dict[str, float]:
+        """What the scaler is told of the steps: their costs once there was one, and how they fill the time."""
+        costs = self._meter.costs()
+        shares = {"busy_share": self._meter.busy_share(), "computed_share": self._meter.computed_share()}
+        return shares if costs is None else shares | asdict(costs)
 
     def unfinished(self) -> int:
         """Requests taken and not ended."""

@@ -30,7 +30,10 @@ router:
   allow_chat_templates: false # may requests bring a chat template of their own?
 
 scaling:
-  target_utilization: 0.7    # share of an engine's request slots that should be busy
+  ttft_s: 1                  # seconds to the first token that users should not wait longer than
+  token_s: 0.05              # seconds from one token to the next, likewise
+  attainment: 0.99           # share of requests that should meet both
+  target_utilization: 0.8    # share of an engine's time, slots and cache that load may take
   hold_s: 60                 # seconds for which the largest recent need is kept
 
 cluster:

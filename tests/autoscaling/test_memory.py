@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling import Memory, Wish
+from autoscaling import Capacity, Memory, StepCosts, Wish
+
+CAPACITY = Capacity(slots=8.0, costs=StepCosts(step_s=0.01, sequence_s=0.001, prompt_token_s=1e-4))
 
 pasts = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50)), max_size=80)
 
 
 def remember(past: list[tuple[float, int]], *, hold_s: float = 60.0) -> tuple[Memory, list[Wish]]:
-    memory, now_s, wishes = Memory(slots=8.0), 0.0, []
+    memory, now_s, wishes = Memory(capacity=CAPACITY, asked_s=(1.0,), started_s=20.0), 0.0, []
     for pause_s, replicas in past:
         now_s += pause_s
         wishes.append(Wish(at_s=now_s, replicas=replicas))
@@ -45,7 +47,15 @@ def test_only_falling_wishes_are_kept(past: list[tuple[float, int]]):
     assert replicas == sorted(set(replicas), reverse=True)
 
 
-@pytest.mark.parametrize("saved", [{}, {"wishes": 3, "slots": None}, {"wishes": [["x", 1]], "slots": None}])
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {},
+        Memory().to_json() | {"wishes": 3},
+        Memory().to_json() | {"wishes": [["x", 1]]},
+        {"wishes": [], "slots": None},
+    ],
+)
 def test_something_else_is_not_taken_for_a_memory(saved: dict):
     with pytest.raises((KeyError, TypeError, ValueError)):
         Memory.from_json(saved)

@@ -15,7 +15,7 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from autoscaling import ServePolicy
+from autoscaling import ServePolicy, Traffic
 
 ROUTER = DeploymentID(name="router", app_name="headrace")
 ENGINE = DeploymentID(name="engine-tiny", app_name="headrace")
@@ -38,7 +38,10 @@ class Application:
         return [ReplicaID(str(number), deployment) for number in range(self.targets[deployment])]
 
     def queue(self, requests: float, model: str = "tiny") -> None:
-        self.reports.setdefault(self.replicas(ROUTER)[0], {})[f"queued_requests.{model}"] = requests
+        traffic = Traffic(prompt_tokens=100.0, output_tokens=10.0).to_metrics()
+        numbers = {"queued_requests": requests, "queued_tokens": 100 * requests} | traffic
+        router = self.reports.setdefault(self.replicas(ROUTER)[0], {})
+        router |= {f"{name}.{model}": value for name, value in numbers.items()}
 
     def run(self, deployment: DeploymentID, *, running: float, waiting: float = 0, slots: float = 10) -> None:
         """Every replica reports the same load."""
@@ -47,6 +50,11 @@ class Application:
                 "running_requests": running,
                 "waiting_requests": waiting,
                 "slots": slots,
+                "waiting_tokens": 100 * waiting,
+                "kv_tokens": 10_000.0,
+                "kv_used_tokens": 10 * running,
+                "busy_share": 0.5,
+                "computed_share": 1.0,
             }
 
     def context(self, deployment: DeploymentID) -> AutoscalingContext:
@@ -128,7 +136,7 @@ def test_between_two_decisions_the_last_one_is_repeated():
 def test_old_numbers_are_silence_and_silence_changes_nothing():
     application = Application(ENGINE)
     application.targets[ENGINE] = 3
-    application.run(ENGINE, running=7.0)
+    application.run(ENGINE, running=6.0)
     application.queue(0.0)
     application.tick()
     application.report_age_s = 5.1
@@ -199,12 +207,12 @@ def test_a_change_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="ray.serve"):
         application.tick()
     assert [record.message for record in caplog.records] == [
-        "engine-tiny: 0 -> 1 replicas; 0 requests in engines, 5 queued; no replica has told its slots yet"
+        "engine-tiny: 0 -> 1 replicas; 0 requests in engines, 5 queued; no replica has spoken yet"
     ]
 
 
 def test_targets_that_make_no_sense_are_refused_at_once():
-    with pytest.raises(ValueError, match="utilization must be above 0 and at most 1, got 70"):
+    with pytest.raises(ValueError, match="target_utilization must be above 0 and at most 1, got 70"):
         ServePolicy(target_utilization=70)
 
 
@@ -228,8 +236,9 @@ def context(name, target, running, metrics):
     return SimpleNamespace(deployment_name=name, current_time=10.0, target_num_replicas=target,
         running_replicas=running, raw_metrics=raw, capacity_adjusted_min_replicas=0,
         capacity_adjusted_max_replicas=8, policy_state={})
+traffic = dict.fromkeys(sys.argv[2].split(","), 0.0) | {"queued_requests": 5.0}
 targets, states = policy({
-    "a": context("router", 1, [0], {"queued_requests.tiny": 5.0}),
+    "a": context("router", 1, [0], {f"{name}.tiny": value for name, value in traffic.items()}),
     "b": context("engine-tiny", 0, [], {}),
 })
 targets_again, _ = policy({"b": SimpleNamespace(deployment_name="engine-tiny", target_num_replicas=4)})
@@ -239,8 +248,9 @@ print(targets, sorted(states["b"]["headrace"]), targets_again, "autoscaling" in 
 
 def test_the_policy_works_by_value_where_this_project_is_not_installed():
     policy = AutoscalingPolicy(policy_function="autoscaling:ServePolicy")
+    names = ["queued_requests", "queued_tokens", *Traffic().to_metrics()]
     answer = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", BARE, str(Path(ray.__file__).parents[1])],
+        [sys.executable, "-I", "-S", "-c", BARE, str(Path(ray.__file__).parents[1]), ",".join(names)],
         input=policy.get_serialized_policy_def(),
         capture_output=True,
         check=False,
@@ -249,3 +259,26 @@ def test_the_policy_works_by_value_where_this_project_is_not_installed():
     assert answer.stdout.decode().strip() == ("{'a': 1, 'b': 1} ['decided_s', 'memory', 'replicas'] {'b': 4} False"), (
         answer.stderr.decode()
     )
+
+
+def test_what_engines_measured_reaches_the_decision():
+    """One replica by slots, three by the time that prompts take, and two for what comes until they serve."""
+    application = Application(ENGINE)
+    application.targets[ENGINE] = 1
+    application.run(ENGINE, running=1.0)
+    application.queue(0.0)
+    for report in application.reports.values():
+        if "slots" in report:
+            report |= {"step_s": 0.01, "sequence_s": 0.0005, "prompt_token_s": 0.0001}
+        else:
+            report |= {"long_requests.tiny": 1_200.0, "long_tokens.tiny": 1_200_000.0}
+    assert application.tick()["engine-tiny"] == 5
+
+
+def test_two_routers_are_counted_together():
+    one = Traffic(short_requests=10, long_requests=30, prompt_tokens=100, output_tokens=10, missed_requests=1)
+    other = Traffic(short_requests=20, long_requests=90, prompt_tokens=200, output_tokens=10)
+    both = Traffic.together([one.to_metrics(), other.to_metrics()])
+    assert (both.short_requests, both.long_requests, both.missed_requests) == (30, 120, 1)
+    assert both.prompt_tokens == pytest.approx(175)
+    assert Traffic.together([]) == Traffic()

@@ -14,6 +14,7 @@ import httpx
 import openai
 import uvicorn
 
+from autoscaling import Targets
 from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
 from deployments.http_connection import Connection
@@ -96,7 +97,7 @@ async def serve(
         with ThreadPoolExecutor(max_workers=1) as threads:
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
-            api = HttpApi({MODEL: desk}, RouterMetrics(), allowed)
+            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), allowed)
             async with _server(api) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines

@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from autoscaling import Targets
 from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
 from deployments.http_connection import Connection
@@ -34,7 +35,7 @@ async def main(folder: str, port: int) -> None:
         threading.Thread(target=_end_with_the_engine, daemon=True).start()
         lane = Lane(NAME, max_queued_requests=100, log=print)
         _join(lane, told)
-        api = HttpApi({NAME: Desk(lane, renderer, created=1, wakes=False)}, RouterMetrics(), Allowed())
+        api = HttpApi({NAME: Desk(lane, renderer, created=1, wakes=False)}, RouterMetrics(Targets()), Allowed())
         config = uvicorn.Config(api, port=port, http=Connection, log_config=None, lifespan="off", access_log=False)
         # uvicorn sends the signal that ended it once more, to whoever handled it before.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)

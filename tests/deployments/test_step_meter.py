@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.step_meter import MEMORY_S, UNLIKE_S, Rate, StepMeter
+from deployments.step_meter import MEMORY_S, UNLIKE_S, BusyShare, Rate, StepMeter
 
 steps = st.lists(st.tuples(st.integers(0, 10_000), st.floats(0.001, 30.0)), min_size=1, max_size=50)
 
@@ -156,3 +156,29 @@ def test_only_a_busy_engine_has_an_age() -> None:
     meter = StepMeter()
     assert load(meter, unfinished=0).step_age_s == 0.0
     assert load(meter, unfinished=1).step_age_s > 0.0
+
+
+def test_costs_are_known_from_the_first_step_on() -> None:
+    meter = StepMeter()
+    assert meter.costs() is None
+    meter.work_arrived()
+    meter.record(scheduler(num_running_reqs=1), iteration(prefilled=100, generated=1))
+    costs = meter.costs()
+    assert costs is not None
+    assert costs.step_s + costs.sequence_s + costs.prompt_token_s * 100 > 0
+
+
+def test_the_busy_share_is_that_of_the_last_seconds() -> None:
+    busy = BusyShare(now_s=0.0)
+    assert busy.at(0.0) == 0.0
+    for tenth in range(1, 301):
+        busy.add(0.05, tenth / 10)
+    assert 0.49 < busy.at(30.0) < 0.51
+    assert busy.at(30.0 + 3 * MEMORY_S) < 0.05
+
+
+def test_what_the_cache_spared_is_no_work() -> None:
+    meter = StepMeter()
+    assert meter.computed_share() == 1.0
+    meter.record(scheduler(queries=200, hits=150), None)
+    assert meter.computed_share() == 0.25

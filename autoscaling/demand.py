@@ -1,0 +1,106 @@
+"""What do users ask of a model's replicas, in each currency, when a replica asked for now would serve?"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+from autoscaling.capacity import Capacity
+from autoscaling.fleet import Fleet
+from autoscaling.memory import Backlog, Memory
+from autoscaling.targets import Targets
+from autoscaling.traffic import LONG_S, SHORT_S
+
+LEAST_SHARE = 0.25
+"""Of a replica's time that load may take at least: a token target that even an idle engine misses asks for no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What is asked for, and what is already there."""
+
+    prompt_tokens_per_s: float
+    """To be computed: without what the cache is expected to hold."""
+    output_tokens_per_s: float
+    work_share: float
+    """Seconds of engines for both, each second, beside what steps cost anyway."""
+    backlog_s: float
+    """Seconds of engines for what will wait when a replica asked for now serves."""
+    queued_s: float
+    """Seconds of engines for what waits now."""
+    requests: float
+    """That run, and that wait for longer than a moment."""
+    kv_tokens: float
+    """That these hold and will hold."""
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.work_share or self.requests)
+
+
+def foreseen(fleet: Fleet, memory: Memory, targets: Targets, *, silent_are_full: bool) -> Demand:
+    """By arrivals of the last minute, or of the last SHORT_S where those are more by more than chance, and by what
+    waits. A silent replica counts as empty, or as full.
+    """
+    capacity, traffic, waits = memory.capacity, fleet.traffic, memory.backlogs[-1]
+    # Nothing that waits goes by itself where nobody serves; where no step was measured, nobody knows.
+    standing = memory.standing() if fleet.present and capacity and capacity.costs else waits
+    rises = _certain_share(traffic.short_requests, traffic.prompt_spread)
+    requests_per_s = max(traffic.long_requests / LONG_S, rises * traffic.short_requests / SHORT_S)
+    tokens_per_s = max(traffic.long_tokens / LONG_S, rises * traffic.short_tokens / SHORT_S)
+    computed = capacity.computed_share if capacity else 1.0
+    silent = fleet.present - fleet.starting - len(fleet.heard) if silent_are_full else 0
+    prompts, outputs = tokens_per_s * computed, requests_per_s * traffic.output_tokens
+    work = queued = backlog = 0.0
+    if capacity and (costs := capacity.costs):
+        work = costs.work_s(prompts, outputs) / capacity.usable_share
+        queued, stands = (
+            costs.work_s(each.tokens * computed, each.requests * traffic.output_tokens) / capacity.usable_share
+            for each in (waits, standing)
+        )
+        backlog = max(stands, queued + _growth_s(fleet, memory, work, time_share(capacity, targets)))
+    heard = fleet.heard
+    return Demand(
+        prompt_tokens_per_s=prompts,
+        output_tokens_per_s=outputs,
+        work_share=work,
+        backlog_s=backlog,
+        queued_s=queued,
+        requests=sum([load.running_requests for load in heard])
+        + standing.requests
+        + (silent * capacity.slots if capacity else 0),
+        kv_tokens=sum([load.kv_used_tokens for load in heard])
+        + _held(standing, traffic.output_tokens)
+        + (silent * capacity.kv_tokens if capacity else 0),
+    )
+
+
+def time_share(capacity: Capacity, targets: Targets) -> float:
+    """Of a replica's time that load may take.
+
+    With a share r of it taken by tokens, a step of step_s takes step_s / (1 - r): that must stay within token_s.
+    """
+    if capacity.costs is None:
+        return targets.target_utilization
+    return max(LEAST_SHARE, min(targets.target_utilization, 1 - capacity.costs.step_s / targets.token_s))
+
+
+def _certain_share(requests: float, spread: float) -> float:
+    """Of a rate that was counted on so many requests: less its standard error, were they to come by chance.
+
+    A sum of k independent parts has a relative variance of (1 + spread) / k (a compound Poisson process).
+    """
+    return max(0.0, 1 - sqrt((1 + spread) / requests)) if requests else 0.0
+
+
+def _growth_s(fleet: Fleet, memory: Memory, work_share: float, share: float) -> float:
+    """Seconds of engines by which what waits grows, or shrinks, until a replica asked for now serves.
+
+    One that is starting serves for as long of that as ago it was asked for.
+    """
+    startup_s = memory.startup_s
+    running_s = len(fleet.replicas) * startup_s
+    starting_s = sum([min(startup_s, max(0.0, fleet.now_s - at_s)) for at_s in memory.asked_s])
+    return work_share * startup_s - share * (running_s + starting_s)
+
+
+def _held(waits: Backlog, output_tokens: float) -> float:
+    return waits.tokens + waits.requests * output_tokens
