@@ -116,6 +116,8 @@ class RouterSettings(BaseModel):
     """Requests one router keeps waiting for one model before it refuses more."""
     longest_stream_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Seconds from a request's arrival after which its answer ends with an error. What is stopped finishes the rest."""
+    continuations: Annotated[int, Field(ge=0)] = 2
+    """How often a stream goes on at another replica when its own is lost; 0 ends it with an error at once."""
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Seconds for which a router that is stopped takes connections: until load balancers see that /ready fails."""
     allow_media_urls: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-VERSION = 3
+VERSION = 4
 BEAT_S = 0.4
 """Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
 SILENCE_S = 2.0
@@ -33,6 +33,10 @@ class Submit(msgspec.Struct, array_like=True, tag="s"):
     """False: one delta at the end."""
     cache_salt: str | None
     """Requests share cached prefixes only with requests of the same salt."""
+    said_ids: list[int] = []
+    """What a lost replica said already, to go on after; `sampling` is for the whole answer all the same."""
+    sent_characters: int = 0
+    """Of the text of those ids, what was sent."""
 
 
 class Call(msgspec.Struct, array_like=True, tag="h"):
@@ -111,7 +115,7 @@ class Delta(msgspec.Struct, array_like=True):
     text: str
     token_ids: list[int]
     finish: str | None = None
-    """`stop` or `length`; the choice ends here."""
+    """`stop` or `length`; the choice ends here. Always told with the last id, so that no end is left to be said."""
     stop: int | str | None = None
     """The stop string or token id that ended it."""
     cached_tokens: int = 0

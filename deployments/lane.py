@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import routing
+from deployments.fleet import RouterSettings
 from deployments.frames import WINDOW_BYTES, Call, Cancel, EngineFrame, Failure, Load, Part, Submit, Took
 from deployments.link import RouterEnd
 from deployments.openai_wire import ApiError
@@ -21,8 +22,8 @@ PREFIX_TOKENS = 128
 """Prompts that share so many first tokens are sent together: one KV block on CPU, eight on GPU."""
 DEPARTURES = 256
 """Departures from the queue that are remembered for its drain rate."""
-ATTEMPTS = 3
-"""Replicas that may be lost under a request before it fails."""
+RETRIES = 2
+"""How often a request of which its reader has nothing begins again when its replica is lost, before it fails."""
 TELL_BYTES = WINDOW_BYTES // 4
 """What a reader took of a call's answer is told to the engine in lumps of so much."""
 
@@ -62,8 +63,15 @@ class Replica:
 class Lane:
     """The queue and the replicas of one model, in one router. Belongs to one event loop."""
 
-    def __init__(self, model: str, *, max_queued_requests: int, log: Callable[[str], None]) -> None:
-        self.model, self._log = model, log
+    def __init__(
+        self,
+        model: str,
+        *,
+        max_queued_requests: int,
+        log: Callable[[str], None],
+        continuations: int = RouterSettings().continuations,
+    ) -> None:
+        self.model, self._log, self._most_continuations = model, log, continuations
         self._max_queued = max_queued_requests
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ticket] = {}
@@ -71,7 +79,7 @@ class Lane:
         self._departures: deque[routing.Departure] = deque(maxlen=DEPARTURES)
         self.replicas: dict[str, Replica] = {}
         self._dispatch_due = False
-        self.prompt_tokens = self.output_tokens = self.retries = 0
+        self.prompt_tokens = self.output_tokens = self.retries = self.continuations = 0
         self.max_model_len: int | None = None
 
     @property
@@ -259,10 +267,13 @@ class Lane:
 
     def _retry(self, ticket: Ticket, reason: str) -> bool:
         """Makes a ticket of a lost replica ready for another one, if its reader can't tell."""
-        if ticket.taken or ticket.attempt + 1 >= ATTEMPTS:
+        if ticket.attempt < self._most_continuations and ticket.go_on():
+            self.continuations += 1
+        elif ticket.attempt < RETRIES and not ticket.taken:
+            ticket.begin_again()
+            self.retries += 1
+        else:
             message = f"The replica that ran this request was lost ({reason})."
             ticket.fail(Failure(ticket.value.id, ticket.attempt, 503, message))
             return False
-        ticket.begin_again()
-        self.retries += 1
         return True

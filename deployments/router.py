@@ -117,7 +117,12 @@ async def _describe(handle: DeploymentHandle, key: bytes) -> list[dict[str, Any]
 
 
 def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
-    lane = Lane(model.name, max_queued_requests=fleet.router.max_queued_requests, log=log.warning)
+    lane = Lane(
+        model.name,
+        max_queued_requests=fleet.router.max_queued_requests,
+        log=log.warning,
+        continuations=fleet.router.continuations,
+    )
     created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
     wakes, reasons = model.replicas.min == 0, bool(model.engine.get("reasoning_parser"))
     return Desk(lane, Renderer(model.source, threads), created, wakes, reasons)

@@ -141,6 +141,8 @@ class _Lanes:
         yield self._counter("prompt_tokens", "Prompt tokens let in", lambda lane: lane.prompt_tokens)
         yield self._counter("output_tokens", "Tokens generated", lambda lane: lane.output_tokens)
         yield self._counter("retries", "Requests begun again on another replica", lambda lane: lane.retries)
+        continued = "Streams that went on at another replica when theirs was lost"
+        yield self._counter("continuations", continued, lambda lane: lane.continuations)
         for name, text in REPLICA_GAUGES.items():
             yield self._replica_gauge(name, text, attrgetter(f"load.{name}"))
         yield self._replica_gauge(

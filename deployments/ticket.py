@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 import routing
+from deployments.continuation import SoFar, go_on, may_continue
 from deployments.frames import Call, Delta, Failure, Part, Submit
 from deployments.openai_wire import ApiError
 
@@ -33,6 +34,11 @@ class Ticket:
     failure: Failure | None = None
     gone: bool = False
     """The reader left."""
+    so_far: SoFar | None = field(init=False)
+    """What has come; None: another replica can't go on with it."""
+
+    def __post_init__(self) -> None:
+        self.so_far = SoFar() if isinstance(self.order, Submit) and may_continue(self.order) else None
 
     @property
     def attempt(self) -> int:
@@ -72,6 +78,8 @@ class Ticket:
     def put(self, delta: Delta) -> bool:
         """Takes a delta in; True when no choice is left open."""
         self.open_choices -= delta.finish is not None
+        if self.so_far is not None:
+            self.so_far.add(delta)
         if (waiting := self.pending.get(delta.index)) is not None:
             waiting.merge(delta)
         else:
@@ -92,6 +100,20 @@ class Ticket:
     def fail(self, failure: Failure) -> None:
         self.failure = failure
         self.news.set()
+
+    def go_on(self) -> bool:
+        """Asks the next replica for what a lost one had still to say; False when that can't be."""
+        if self.so_far is None or not self.so_far.token_ids:
+            return False
+        assert isinstance(self.order, Submit)
+        self.order, self.replica = go_on(self.order, self.so_far), None
+        said_tokens = len(self.so_far.token_ids)
+        self.value = replace(
+            self.value,
+            prompt_tokens=len(self.order.prompt_ids) + said_tokens,
+            max_output_tokens=max(0, self.order.sampling.get("max_tokens", 0) - said_tokens),
+        )
+        return True
 
     def begin_again(self) -> None:
         """Forgets what a lost replica said, for the next one."""

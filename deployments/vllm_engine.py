@@ -1,6 +1,7 @@
-"""How is one vLLM engine started on this machine, asked, watched and ended? The one place that knows vLLM's inside.
+"""How is one vLLM engine started on this machine, asked, watched and ended?
 
-Written against vLLM 0.29.0. GPU paths follow its sources; they were not run.
+With vllm_app.py and resumption.py the one place that knows vLLM's inside. Written against vLLM 0.29.0. GPU paths follow
+its sources; they were not run.
 """
 
 import os
@@ -15,11 +16,13 @@ import psutil
 
 from cluster import cores
 from deployments import vllm_app
+from deployments.continuation import rest
 from deployments.engine_arguments import SERVER_SETTINGS
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Load, Submit
 from deployments.last_words import Said, one_line
 from deployments.quick_imports import begun_uncollected, uncollected
+from deployments.resumption import Resumption
 from deployments.step_meter import StepMeter
 
 CPU_KV_BYTES = 1 << 30
@@ -76,6 +79,7 @@ class VllmEngine:
         cache = config.cache_config
         self.kv_tokens: int = (cache.num_gpu_blocks or 0) * cache.block_size
         self._processes = _processes(engine)
+        self._resumption = Resumption(engine)
 
     @classmethod
     def start(cls, model: Model, *, sharers: int = 1, claims: Path | None = None) -> "VllmEngine":
@@ -128,22 +132,10 @@ class VllmEngine:
         nothing more is emitted, since the request may go on elsewhere: `on_death` tells.
         """
         from vllm.exceptions import VLLMClientError
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
         number, attempt = request.request, request.attempt
-        prompt = {"type": "token", "prompt_token_ids": request.prompt_ids}
-        if request.cache_salt is not None:
-            prompt["cache_salt"] = request.cache_salt
         try:
-            sampling = SamplingParams.from_optional(
-                # None: as far as the context goes. vLLM's own default of 16 is that of text completions only.
-                **{"max_tokens": None, **self.sampling_defaults, **request.sampling},
-                output_kind=kind,
-                skip_clone=True,
-            )
-            self._meter.work_arrived()
-            queue = await self._engine.add_request(name, prompt, sampling)
+            queue = await self._add(name, request)
         except (VLLMClientError, ValueError, TypeError) as error:
             emit(Failure(number, attempt, 400, str(error), getattr(error, "parameter", None)))
             return None
@@ -158,6 +150,20 @@ class VllmEngine:
         if (early := queue.get_nowait()) is not None:
             put(early)
         return queue.request_id
+
+    async def _add(self, name: str, request: Submit) -> Any:
+        """vLLM's queue of the request's outputs. Raises what vLLM raises for a wrong one."""
+        # None: as far as the context goes. vLLM's own default of 16 is that of text completions only.
+        asked = {"max_tokens": None, **self.sampling_defaults, **request.sampling}
+        prompt: dict[str, Any] = {"type": "token", "prompt_token_ids": request.prompt_ids + request.said_ids}
+        if request.cache_salt is not None:
+            prompt["cache_salt"] = request.cache_salt
+        whole = _sampling(asked, request.stream)
+        self._meter.work_arrived()
+        if not request.said_ids:
+            return await self._engine.add_request(name, prompt, whole)
+        left = _sampling(rest(asked, len(request.said_ids)), request.stream)
+        return await self._resumption.add_request(name, prompt, left, request, whole)
 
     async def cancel(self, key: str) -> None:
         """Ends a request within one step; nothing more is emitted after its last delta, which says `abort`."""
@@ -312,6 +318,14 @@ def _import_vllm() -> None:
     import_module("vllm.logger")
     del os.environ["VLLM_CONFIGURE_LOGGING"]
     os.environ |= told
+
+
+def _sampling(parameters: dict[str, Any], stream: bool) -> Any:
+    """vLLM's own form of sampling parameters. Raises what vLLM raises for wrong ones."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
+    return SamplingParams.from_optional(**parameters, output_kind=kind, skip_clone=True)
 
 
 def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:

@@ -29,9 +29,13 @@ class Said:
     """One choice of an answer."""
 
     text: str
-    tokens: int
+    token_ids: tuple[int, ...]
     finish: str
     stop: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        return len(self.token_ids)
 
 
 def expected(prompt_ids: Sequence[int], *, max_tokens: int, stop: Sequence[str] = (), index: int = 0) -> Said:
@@ -41,7 +45,7 @@ def expected(prompt_ids: Sequence[int], *, max_tokens: int, stop: Sequence[str] 
     assert last.finish is not None
     return Said(
         text="".join(delta.text for delta in deltas),
-        tokens=sum(len(delta.token_ids) for delta in deltas),
+        token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
         finish=last.finish,
         stop=last.stop if isinstance(last.stop, str) else None,
     )
@@ -98,6 +102,11 @@ class FakeEngine:
                 await self._news.wait()
 
     @property
+    def said_tokens(self) -> int:
+        """Of the request that it runs for longest."""
+        return max((run.steps for run in self._runs.values()), default=0)
+
+    @property
     def unfinished(self) -> int:
         return len(self._runs) + self._application.open_calls
 
@@ -136,8 +145,8 @@ class FakeEngine:
         self.draining = True
         self.link.announce()
 
-    def close(self) -> None:
-        """Says goodbye to its routers, whatever it still has. Once is enough."""
+    def close(self, *, died: bool = False) -> None:
+        """Says goodbye to its routers, whatever it still has, or what `died` keeps it from saying. Once is enough."""
         if self.closed:
             return
         self.closed = True
@@ -146,7 +155,7 @@ class FakeEngine:
         self._runs = {}
         for task in self._answers:
             task.cancel()
-        self.link.close()
+        self.link.close(died=died)
 
     def _load(self) -> Load:
         return Load(
@@ -189,10 +198,7 @@ class FakeEngine:
         if self._refuse is not None:
             self.link.say(router, Failure(submit.request, submit.attempt, 400, self._refuse, "temperature"))
             return
-        choices = [
-            _deltas(submit.request, submit.attempt, index, submit.prompt_ids, submit.sampling)
-            for index in range(submit.sampling.get("n", 1))
-        ]
+        choices = [_rest(submit, index) for index in range(submit.sampling.get("n", 1))]
         self._runs[router, submit.request] = Run(router, submit, choices)
         self._step_later()
 
@@ -227,6 +233,19 @@ class FakeEngine:
                 self.link.say(run.router, delta)
             run.kept = []
         return going
+
+
+def _rest(submit: Submit, index: int) -> Iterator[Delta]:
+    """What is left to say of one choice: all of it, or what a lost engine did not say."""
+    deltas = _deltas(submit.request, submit.attempt, index, submit.prompt_ids, submit.sampling)
+    text = ""
+    for said_id in submit.said_ids:
+        delta = next(deltas)
+        assert delta.token_ids == [said_id], "ids that this prompt does not lead to"
+        assert delta.finish is None
+        text += delta.text
+    assert len(text) == submit.sent_characters
+    yield from deltas
 
 
 def _deltas(

@@ -1,7 +1,7 @@
 """A router's HTTP server in a process of its own, without Ray: `python -m tests.deployments.real_router FOLDER PORT`.
 
 Standard input tells it in one line of JSON where the engine is. SIGTERM ends it, and so does the end of that input: an
-engine that died can't tell it anything else.
+engine that died can't tell it anything else. `GET /cut/N` has it lose its link to the engine after each N tokens.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,14 +19,62 @@ import uvloop
 
 from autoscaling import Targets
 from deployments.forward import Allowed
-from deployments.http_api import Desk, HttpApi
+from deployments.frames import EngineFrame
+from deployments.http_api import Desk, HttpApi, Receive
 from deployments.http_connection import Connection
 from deployments.lane import Lane, Replica
 from deployments.link import RouterEnd
 from deployments.render import Renderer
+from deployments.reply import Send, respond
 from deployments.router_metrics import RouterMetrics
 
 NAME = "tiny"
+LINKS = 8
+"""To the engine while links are cut: a new one is not heard on at once."""
+FOR_EVER = 10**9
+
+
+class Links:
+    """Links to one engine, which the lane takes for that of as many replicas."""
+
+    def __init__(self, lane: Lane, told: dict[str, Any]) -> None:
+        self._lane, self._told = lane, told
+        self._keys = told["keys"][0].encode(), told["keys"][1].encode()
+        self._every_tokens = FOR_EVER
+        self._since_cut = self._joined = 0
+        self._said: list[int] = []
+        self._join()
+
+    async def answer(self, path: str, send: Send) -> None:
+        """Cuts after so many tokens from now on, 0: never; tells the ids that came since the last time."""
+        self._every_tokens = int(path.removeprefix("/cut/")) or FOR_EVER
+        body = json.dumps({"ids": self._said, "continuations": self._lane.continuations}).encode()
+        self._said, self._since_cut = [], 0
+        while len(self._lane.replicas) < LINKS:
+            self._join()
+        while not all(replica.heard for replica in self._lane.replicas.values()):
+            await asyncio.sleep(0.01)
+        await respond(send, 200, body)
+
+    def _join(self) -> None:
+        self._joined += 1
+        self._lane.join(Replica(f"link {self._joined}", self._told["facts"]), self._connect)
+
+    def _connect(self, *, on_frame: Callable[[EngineFrame], None], on_lost: Callable[[str], None]) -> RouterEnd:
+        def hear(frame: EngineFrame) -> None:
+            on_frame(frame)
+            ids = [token_id for delta in frame.deltas for token_id in delta.token_ids]
+            self._said.extend(ids)
+            self._since_cut += len(ids)
+            if self._since_cut >= self._every_tokens:
+                self._since_cut = 0
+                end.close()
+                on_lost("was cut")
+                self._join()
+
+        address, key = self._told["address"], self._told["engine_key"].encode()
+        end = RouterEnd(address=address, engine_key=key, keys=self._keys, on_frame=hear, on_lost=on_lost)
+        return end
 
 
 async def main(folder: str, port: int) -> None:
@@ -33,10 +82,15 @@ async def main(folder: str, port: int) -> None:
         renderer = Renderer(folder, threads)
         told = json.loads(await asyncio.to_thread(sys.stdin.readline))
         threading.Thread(target=_end_with_the_engine, daemon=True).start()
-        lane = Lane(NAME, max_queued_requests=100, log=print)
-        _join(lane, told)
+        lane = Lane(NAME, max_queued_requests=100, log=lambda _: None, continuations=FOR_EVER)
+        links = Links(lane, told)
         api = HttpApi({NAME: Desk(lane, renderer, created=1, wakes=False)}, RouterMetrics(Targets()), Allowed())
-        config = uvicorn.Config(api, port=port, http=Connection, log_config=None, lifespan="off", access_log=False)
+
+        async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            cuts = scope["type"] == "http" and scope["path"].startswith("/cut/")
+            await (links.answer(scope["path"], send) if cuts else api(scope, receive, send))
+
+        config = uvicorn.Config(app, port=port, http=Connection, log_config=None, lifespan="off", access_log=False)
         # uvicorn sends the signal that ended it once more, to whoever handled it before.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
         await uvicorn.Server(config).serve()
@@ -47,14 +101,6 @@ def _end_with_the_engine() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
-
-
-def _join(lane: Lane, told: dict[str, Any]) -> None:
-    keys = told["keys"][0].encode(), told["keys"][1].encode()
-    lane.join(
-        Replica("only", told["facts"]),
-        lambda **hears: RouterEnd(address=told["address"], engine_key=told["engine_key"].encode(), keys=keys, **hears),
-    )
 
 
 if __name__ == "__main__":

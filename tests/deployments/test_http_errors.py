@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from deployments.http_api import BODY_BYTES
-from tests.deployments.fake_engine import CONTEXT_TOKENS, FakeEngine
+from tests.deployments.fake_engine import CACHED_TOKENS, CONTEXT_TOKENS, FakeEngine
 from tests.deployments.http_served import MODEL, Served, events, serve, until
 
 pytestmark = pytest.mark.anyio
@@ -208,11 +208,30 @@ async def test_an_engine_that_leaves_before_the_first_token_is_not_noticed(token
         assert text == (await served.said("hello", 30)).text
 
 
-async def test_an_engine_that_leaves_in_mid_stream_ends_it_with_an_error_event(
-    tokenizer_folder: Path,
-) -> None:
+async def test_an_engine_that_leaves_in_mid_stream_is_not_noticed(tokenizer_folder: Path) -> None:
+    async with serve(tokenizer_folder, FakeEngine(step_s=[0.001])) as served:
+        options = {"stream_options": {"include_usage": True}}
+        body = HELLO | {"stream": True, "max_tokens": 300} | options
+        async with served.http.stream("POST", CHAT, json=body) as answer:
+            parts = answer.aiter_text()
+            received = await anext(parts)
+            served.engine.close()
+            served.add(FakeEngine())
+            received += "".join([part async for part in parts])
+        *chunks, last = events(received)
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        assert text == (await served.said("hello", 300)).text
+        assert {chunk["id"] for chunk in chunks} == {last["id"]}
+        assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks[:2]] == ["assistant", None]
+        prompt_tokens = len(await served.chat_ids("hello"))
+        assert (last["usage"]["prompt_tokens"], last["usage"]["completion_tokens"]) == (prompt_tokens, 300)
+        assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": CACHED_TOKENS}
+        assert (await served.metrics())['headrace_continuations_total{model="tiny"}'] == 1
+
+
+async def test_a_stream_that_can_t_be_continued_ends_with_an_error_event(tokenizer_folder: Path) -> None:
     async with serve(tokenizer_folder, FakeEngine(step_s=[0.01])) as served:
-        body = HELLO | {"stream": True, "max_tokens": 1000}
+        body = HELLO | {"stream": True, "max_tokens": 1000, "seed": 1}
         async with served.http.stream("POST", CHAT, json=body) as answer:
             parts = answer.aiter_text()
             received = await anext(parts)

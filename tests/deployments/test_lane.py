@@ -1,9 +1,11 @@
 """Does each request reach one replica in time, and does its reader get everything, once, or a clear error?"""
 
+from typing import Any
+
 import pytest
 
-from deployments.frames import VERSION, Cancel, EngineFrame, Failure, Load, Submit
-from deployments.lane import ATTEMPTS
+from deployments.frames import VERSION, Cancel, Delta, EngineFrame, Failure, Load, Submit
+from deployments.lane import RETRIES
 from deployments.openai_wire import ApiError
 from tests.deployments.lane_ends import Door, Engine, check, error, make_door, read, token, turn
 
@@ -126,7 +128,7 @@ async def test_leaving_after_the_end_says_nothing_to_the_engine(door: Door) -> N
 async def test_requests_of_a_lost_replica_go_to_another_before_those_that_came_later(door: Door) -> None:
     first = Engine(door.lane, slots=2)
     await first.frame()
-    tickets = [door.enter() for _ in range(4)]
+    tickets = [door.enter(seed=1) for _ in range(4)]
     await turn()
     await first.frame(token(tickets[1], "never read"))
     await first.die()
@@ -155,10 +157,49 @@ async def test_what_a_lost_replica_still_had_in_the_air_is_not_mixed_in(door: Do
     assert read(ticket) == "from the second"
 
 
-async def test_a_reader_that_has_read_something_gets_an_error_when_its_replica_is_lost(door: Door) -> None:
+async def test_a_stream_of_a_lost_replica_goes_on_at_another(door: Door) -> None:
+    first = Engine(door.lane)
+    await first.frame()
+    ticket = door.enter(3, first=5)
+    await turn()
+    await first.frame(Delta(ticket.value.id, 0, 0, "se", [7, 8], cached_tokens=2))
+    assert read(ticket) == "se"
+    await first.frame(Delta(ticket.value.id, 0, 0, "en", [9], cached_tokens=2))
+    await first.die()
+    assert (door.lane.queued_tokens, door.lane.continuations, door.lane.retries) == (6, 1, 0)
+    assert read(ticket) == "en", "what came is given"
+
+    second = Engine(door.lane, name="b")
+    await second.frame()
+    assert second.submits == [Submit(ticket.value.id, 1, [5, 5, 5], {"max_tokens": 8}, True, None, [7, 8, 9], 4)]
+    await second.frame(Delta(ticket.value.id, 1, 0, " all", [3], "stop", cached_tokens=6))
+    (last,) = ticket.take()
+    assert (last.text, last.token_ids, last.cached_tokens) == (" all", [3], 2)
+
+
+async def test_a_stream_that_is_continued_twice_begins_after_all_that_came(door: Door) -> None:
+    ticket = door.enter(1)
+    for attempt in range(3):
+        engine = Engine(door.lane, name=str(attempt))
+        await engine.frame()
+        (submit,) = engine.submits
+        assert (submit.attempt, submit.said_ids, submit.sent_characters) == (attempt, [1] * attempt, attempt)
+        await engine.frame(token(ticket, "x"))
+        await engine.die()
+    assert read(ticket) == "xxx"
+    assert error(ticket).status == 503
+    assert door.lane.continuations == 2
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"n": 2}, {"seed": 3}, {"seed": 3, "temperature": 0.7}, {"presence_penalty": 0.1}, {"frequency_penalty": -1.0}],
+    ids=str,
+)
+async def test_a_stream_that_can_t_go_on_ends_with_an_error_after_what_came(door: Door, asked: dict[str, Any]) -> None:
     engine = Engine(door.lane)
     await engine.frame()
-    ticket = door.enter()
+    ticket = door.enter(**asked)
     await turn()
     await engine.frame(token(ticket, "seen"))
     assert read(ticket) == "seen"
@@ -170,6 +211,45 @@ async def test_a_reader_that_has_read_something_gets_an_error_when_its_replica_i
     assert (refused.status, refused.body["error"]["code"]) == (503, "engine_error")
     assert "was killed" in str(refused)
     assert door.lane.queued_requests == 0
+
+
+@pytest.mark.parametrize(
+    "asked", [{"seed": 3, "temperature": 0}, {"repetition_penalty": 1.3}, {"presence_penalty": 0, "n": 1}], ids=str
+)
+async def test_a_stream_goes_on_where_only_ids_decide(door: Door, asked: dict[str, Any]) -> None:
+    engine = Engine(door.lane)
+    await engine.frame()
+    ticket = door.enter(**asked)
+    await turn()
+    await engine.frame(token(ticket, "seen"))
+    await engine.die()
+    assert door.lane.continuations == 1
+    door.lane.leave(ticket)
+
+
+async def test_a_fleet_may_have_no_stream_continued() -> None:
+    door = make_door(continuations=0)
+    engine = Engine(door.lane)
+    await engine.frame()
+    ticket = door.enter()
+    await turn()
+    await engine.frame(token(ticket, "seen"))
+    assert read(ticket) == "seen"
+    await engine.die()
+    assert error(ticket).status == 503
+
+
+async def test_a_stream_whose_last_token_came_needs_no_engine(door: Door) -> None:
+    engine = Engine(door.lane)
+    await engine.frame()
+    ticket = door.enter()
+    await turn()
+    await engine.frame(token(ticket, "all"))
+    await engine.frame(token(ticket, " of it", "length"))
+    await engine.die()
+    assert door.log == ["m: replica a was killed; 0 requests were on it"]
+    assert read(ticket) == "all of it"
+    assert not ticket.unread
 
 
 async def test_a_whole_answer_hides_a_lost_replica_even_after_some_of_its_choices_ended(door: Door) -> None:
@@ -187,7 +267,7 @@ async def test_a_whole_answer_hides_a_lost_replica_even_after_some_of_its_choice
 
 async def test_a_request_is_not_carried_from_death_to_death_for_ever(door: Door) -> None:
     ticket = door.enter()
-    for attempt in range(ATTEMPTS):
+    for attempt in range(RETRIES + 1):
         engine = Engine(door.lane, name=str(attempt))
         await engine.frame()
         assert [submit.attempt for submit in engine.submits] == [attempt]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.frames import Delta, Submit
+from deployments.lane import RETRIES
 from deployments.ticket import Ticket, choices
 from tests.deployments.lane_ends import Engine, check, make_door, turn
 
@@ -53,7 +54,10 @@ class Play:
     def check(self) -> None:
         check(self.door.lane, self.door.tickets)
         assert all(engine.most <= engine.slots for engine in self.engines)
-        assert self.door.log or all(ticket.failure is None for ticket in self.door.tickets)
+        for ticket in self.door.tickets:
+            if ticket.failure is not None:
+                assert ticket.so_far is None or ticket.attempt == RETRIES, "given up too early"
+                assert len(self.door.log) > ticket.attempt
 
     def text(self, ticket: Ticket) -> dict[int, str]:
         """What its reader has read of each choice."""
@@ -83,7 +87,8 @@ class Play:
         deltas = []
         for number, submit in engine.running.items():
             assert isinstance(submit, Submit)
-            made = self.steps[engine.name, number]
+            assert submit.said_ids == list(range(submit.sent_characters))
+            made = submit.sent_characters + self.steps[engine.name, number]
             self.steps[engine.name, number] += 1
             finish = "stop" if made + 1 == len(TEXT) else None
             for index in range(submit.sampling["n"]):

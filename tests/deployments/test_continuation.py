@@ -1,0 +1,172 @@
+"""Does a reader get what it would have got anyway, however often and in whatever way its replicas die?"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.continuation import SoFar, go_on, may_continue, rest
+from deployments.frames import Delta, Submit
+from deployments.lane import Lane
+from tests.deployments.fake_engine import CACHED_TOKENS, SAYING, FakeEngine, expected
+
+STREAMS = 16
+FOR_EVER = 10**9
+
+
+@given(
+    max_tokens=st.none() | st.integers(1, 100), min_tokens=st.none() | st.integers(0, 100), said=st.integers(0, 100)
+)
+def test_what_is_left_to_say_and_what_was_said_are_what_was_asked(
+    max_tokens: int | None, min_tokens: int | None, said: int
+) -> None:
+    asked = {"max_tokens": max_tokens, "stop": ["x"]} | ({} if min_tokens is None else {"min_tokens": min_tokens})
+    before = dict(asked)
+    left = rest(asked, said)
+    assert left.keys() == asked.keys()
+    assert left["stop"] == ["x"]
+    assert left["max_tokens"] == (None if max_tokens is None else max_tokens - said)
+    assert left.get("min_tokens", 0) == max(0, (min_tokens or 0) - said)
+    assert asked == before
+
+
+pieces = st.lists(st.tuples(st.text(max_size=4), st.lists(st.integers(0, 2**32 - 1), max_size=3)), max_size=20)
+
+
+@given(pieces, st.lists(st.integers(0, 20), max_size=4))
+def test_a_request_that_goes_on_tells_all_that_came_whoever_said_it(
+    said: list[tuple[str, list[int]]], deaths: list[int]
+) -> None:
+    order = first = Submit(1, 0, [5, 6], {"max_tokens": 100}, True, None)
+    so_far = SoFar()
+    for place, (text, ids) in enumerate(said):
+        delta = Delta(1, order.attempt, 0, text, ids, cached_tokens=place)
+        so_far.add(delta)
+        assert delta.cached_tokens == 0, "what the first one told"
+        for _ in range(deaths.count(place)):
+            order = go_on(order, so_far)
+            assert order.said_ids == [token_id for _, ids in said[: place + 1] for token_id in ids]
+            assert order.sent_characters == sum(len(text) for text, _ in said[: place + 1])
+    assert (order.prompt_ids, order.sampling) == (first.prompt_ids, first.sampling)
+    assert order.attempt == sum(place < len(said) for place in deaths)
+
+
+def test_what_is_not_streamed_is_not_continued_but_begins_again() -> None:
+    assert may_continue(Submit(1, 0, [5], {}, True, None))
+    assert not may_continue(Submit(1, 0, [5], {}, False, None))
+
+
+def forgets(engine: FakeEngine) -> None:
+    """Its core died: what it had not sent is never sent."""
+    engine.close(died=True)
+
+
+def leaves(engine: FakeEngine) -> None:
+    """It says what it has left to say, and goodbye."""
+    engine.close()
+
+
+def loses_a_frame(engine: FakeEngine) -> None:
+    """The next frame is not the one that routers expect; it goes on, unheard."""
+    for peer in engine.link._routers.values():
+        peer.sent_frames += 1
+
+
+@dataclass
+class Replicas:
+    """Some that are replaced when they die, and streams that know what they must read."""
+
+    lane: Lane
+    random: Random
+    engines: list[FakeEngine] = field(default_factory=list)
+    unheard: list[FakeEngine] = field(default_factory=list)
+    read: int = 0
+
+    def add(self) -> None:
+        engine = FakeEngine(step_s=[0.0])
+        engine.join(self.lane, f"replica {len(self.engines)} {self.random.random()}")
+        self.engines.append(engine)
+
+    async def kill(self, how: Callable[[FakeEngine], None]) -> None:
+        """One of them, once it has said something of a stream."""
+        place = self.random.randrange(len(self.engines))
+        victim = self.engines[place]
+        tokens = self.random.randint(1, 40)
+        await victim.until(lambda: victim.said_tokens >= tokens)
+        how(victim)
+        self.engines.remove(victim)
+        self.unheard.append(victim)
+        self.add()
+        while len(self.unheard) > 5:
+            self.unheard.pop(0).close()
+
+    async def client(self) -> None:
+        while True:
+            prompt = [self.random.randrange(256) for _ in range(3)]
+            start = self.random.randrange(len(SAYING) - 6)
+            stop = [SAYING[start : start + self.random.randint(1, 6)], "never this"] if self.random.random() < 0.5 else []
+            await self._read(prompt, {"max_tokens": self.random.randint(40, 200), "stop": stop})
+            self.read += 1
+
+    async def _read(self, prompt: list[int], sampling: dict[str, Any]) -> None:
+        ticket = self.lane.enter(prompt, sampling, stream=True, news=asyncio.Event())
+        deltas: list[Delta] = []
+        while ticket.unread:
+            await ticket.news.wait()
+            ticket.news.clear()
+            deltas.extend(ticket.take())
+        said = expected(prompt, **sampling)
+        assert "".join(delta.text for delta in deltas) == said.text
+        ids = tuple(token_id for delta in deltas for token_id in delta.token_ids)
+        assert ids == said.token_ids
+        assert bytes(ids).decode(errors="ignore").startswith(said.text)
+        assert [delta.finish for delta in deltas if delta.finish is not None] == [said.finish]
+        assert deltas[-1].stop == said.stop
+        assert deltas[-1].cached_tokens == CACHED_TOKENS
+
+
+async def suffer(deaths: int) -> Replicas:
+    """Kills so many replicas under streams."""
+    lane = Lane("m", max_queued_requests=STREAMS, log=lambda _: None, continuations=FOR_EVER)
+    replicas = Replicas(lane, Random(7))
+    for _ in range(3):
+        replicas.add()
+    clients = [asyncio.ensure_future(replicas.client()) for _ in range(STREAMS)]
+    try:
+        for number in range(deaths):
+            await replicas.kill((forgets, leaves, loses_a_frame)[number % 3])
+            for client in clients:
+                assert not client.done(), client.result()
+        read = replicas.read
+        async with asyncio.timeout(10.0):
+            while replicas.read < read + STREAMS:
+                await asyncio.sleep(0.001)
+    finally:
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        lane.close()
+        for engine in replicas.engines + replicas.unheard:
+            engine.close()
+    return replicas
+
+
+@pytest.mark.anyio
+async def test_streams_outlive_their_replicas() -> None:
+    replicas = await suffer(30)
+    assert replicas.lane.continuations >= 30
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+@pytest.mark.anyio
+async def test_streams_outlive_2000_replicas(record_property: Callable[[str, object], None]) -> None:
+    replicas = await suffer(2000)
+    assert replicas.lane.continuations >= 2000
+    record_property("streams continued", replicas.lane.continuations)
+    record_property("streams read to their end", replicas.read)
