@@ -12,6 +12,7 @@ TYPES = {
     "body_too_large": "request_too_large",
     "overloaded": "overloaded_error",
     "engine_error": "api_error",
+    "timeout": "timeout_error",
 }
 """By our code, what Anthropic's clients know; every other refusal is an `invalid_request_error`."""
 

@@ -17,7 +17,7 @@ from deployments.frames import Delta, Submit
 class SoFar:
     """What has come of a stream, its reader's or not yet: another replica begins after that."""
 
-    token_ids: array[int] = field(default_factory=lambda: array("I"))
+    token_ids: "array[int]" = field(default_factory=lambda: array("I"))
     characters: int = 0
     """Of the text. Engines hold text back that may be the start of a stop string, or half a character."""
     cached_tokens: int | None = None

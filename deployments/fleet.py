@@ -101,6 +101,39 @@ class Model(BaseModel):
         return engine
 
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Most = Annotated[int, Field(ge=1)]
+
+
+class Limits(BaseModel):
+    """What one request, or one connection, may take. What is beyond is refused before an engine hears of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    body_bytes: Most = 32 << 20
+    """Largest body (413)."""
+    head_bytes: Most = 64 << 10
+    """Longest request line and headers together, and longest trailer (400)."""
+    head_s: Seconds = 30.0
+    """Seconds within which the head of a request must come (408)."""
+    body_s: Seconds = 120.0
+    """Seconds within which its body must follow (408)."""
+    prompt_tokens: Most | None = None
+    """Longest prompt, where this server tokenizes it: plain text (400). null: the model's context."""
+    max_tokens: Most | None = None
+    """Longest answer. What asks for more is refused (400), what names no length gets this one. null: the context."""
+    n: Most = 128
+    """Most choices (400)."""
+    stop_strings: Most = 64
+    """Most strings in `stop` or `stop_sequences` (400)."""
+    open_requests: Most = 4096
+    """Requests that one router answers at once, streams among them (503)."""
+    first_token_s: Seconds = 300.0
+    """Seconds that a stream of plain text may need to begin, its time in the queue included (504)."""
+    between_tokens_s: Seconds = 120.0
+    """Seconds that it may be silent after that: as long as a lost replica's successor may need (504)."""
+
+
 class RouterSettings(BaseModel):
     """The front door."""
 
@@ -114,8 +147,9 @@ class RouterSettings(BaseModel):
     """Routers, each with its own queue."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 1024
     """Requests one router keeps waiting for one model before it refuses more."""
-    longest_stream_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    longest_stream_s: Seconds = 600.0
     """Seconds from a request's arrival after which its answer ends with an error. What is stopped finishes the rest."""
+    limits: Limits = Limits()
     continuations: Annotated[int, Field(ge=0)] = 2
     """How often a stream goes on at another replica when its own is lost; 0 ends it with an error at once."""
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

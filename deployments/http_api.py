@@ -9,12 +9,21 @@ from typing import Any
 
 import msgspec
 
-from deployments import anthropic_errors, forward
-from deployments.fleet import RouterSettings
-from deployments.frames import Failure
+from deployments import anthropic_errors, forward, limits
+from deployments.fleet import Limits, RouterSettings
 from deployments.lane import Lane
+from deployments.open_requests import OpenRequests
 from deployments.openai_answers import Answer, Usage, error_event
-from deployments.openai_wire import ApiError, ChatRequest, Common, CompletionRequest, parse, sampling
+from deployments.openai_wire import (
+    COMPLETION_TOKENS,
+    ApiError,
+    ChatRequest,
+    Common,
+    CompletionRequest,
+    parse,
+    sampling,
+)
+from deployments.patience import Patience
 from deployments.render import Renderer
 from deployments.reply import Send, relay, respond, stream, whole
 from deployments.router_metrics import RouterMetrics
@@ -22,11 +31,6 @@ from deployments.ticket import Ticket
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-
-BODY_BYTES = 32 << 20
-"""Largest request body taken."""
-COMPLETION_TOKENS = 16
-"""`max_tokens` of a text completion that names none: OpenAI's default, and vLLM's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -54,11 +58,13 @@ class HttpApi:
         self,
         desks: dict[str, Desk],
         metrics: RouterMetrics,
-        allowed: forward.Allowed,
-        longest_stream_s: float = RouterSettings().longest_stream_s,
+        settings: RouterSettings,
     ) -> None:
-        self._desks, self._metrics, self._allowed = desks, metrics, allowed
-        self.longest_stream_s = longest_stream_s
+        self._desks, self._metrics, self._settings = desks, metrics, settings
+        self._allowed = forward.Allowed(
+            media_urls=settings.allow_media_urls, chat_templates=settings.allow_chat_templates
+        )
+        self._open = OpenRequests(settings.limits.open_requests)
         self.draining = False
         """/ready fails; everything else goes on."""
         self._routes: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
@@ -75,7 +81,12 @@ class HttpApi:
         if scope["type"] != "http":
             return
         try:
-            await self._route(scope)(scope, receive, send)
+            route = self._route(scope)
+            if scope["method"] == "GET":
+                await route(scope, receive, send)
+            else:
+                with self._open.entered():
+                    await route(scope, receive, send)
         except ApiError as error:
             self._metrics.refused(error.status)
             body = anthropic_errors.body(error) if forward.anthropic(scope["path"]) else error.body
@@ -96,29 +107,31 @@ class HttpApi:
         return route
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
+        body = await _body(receive, self._settings.limits)
         if (request := parse(ChatRequest, body)) is None or (desk := self._desk(request.model)).reasons or desk.pooling:
             return await self._forward(scope, body, receive, send)
-        ids = await desk.renderer.chat(request)
+        self._check_limits(request)
         if request.max_completion_tokens is not None:
             request.max_tokens = request.max_completion_tokens
+        ids = await desk.renderer.chat(request)
         await self._run(desk, request, [ids], receive, send, chat=True)
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
+        body = await _body(receive, self._settings.limits)
         if (request := parse(CompletionRequest, body)) is None or (desk := self._desk(request.model)).pooling:
             return await self._forward(scope, body, receive, send)
+        self._check_limits(request)
+        if request.max_tokens is None:
+            request.max_tokens = min(COMPLETION_TOKENS, self._settings.limits.max_tokens or COMPLETION_TOKENS)
         special = request.add_special_tokens is not False
         prompts = [
             prompt if isinstance(prompt, list) else await desk.renderer.text(prompt, special)
             for prompt in request.prompts()
         ]
-        if request.max_tokens is None:
-            request.max_tokens = COMPLETION_TOKENS
         await self._run(desk, request, prompts, receive, send, chat=False)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._forward(scope, await _body(receive), receive, send)
+        await self._forward(scope, await _body(receive, self._settings.limits), receive, send)
 
     async def _forward(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Lets vLLM's own application answer."""
@@ -126,8 +139,9 @@ class HttpApi:
         desk = self._asked(fields)
         if fields is not None:
             forward.check(path, fields, self._allowed)
+            limits.check(fields, self._settings.limits)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
-        with _watched(desk.lane, receive, self.longest_stream_s) as tickets:
+        with _watched(desk.lane, receive, self._settings, stream=False) as tickets:
             tickets.append(desk.lane.call(path, passed, body, tokens))
             took = partial(desk.lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
@@ -146,18 +160,22 @@ class HttpApi:
         chat: bool,
     ) -> None:
         """Queues the prompts and answers when, or while, their deltas come."""
-        parameters = sampling(request)
-        if request.max_tokens is not None:
-            parameters["max_tokens"] = request.max_tokens
+        parameters, most, field = sampling(request), self._settings.limits.max_tokens, "messages" if chat else "prompt"
+        if (max_tokens := most if request.max_tokens is None else request.max_tokens) is not None:
+            parameters["max_tokens"] = max_tokens
         for ids in prompts:
-            _check_length(ids, request.max_tokens, desk.lane.max_model_len, "messages" if chat else "prompt")
+            limits.check_prompt(len(ids), self._settings.limits, field)
+            _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
         news = asyncio.Event()
-        with _watched(desk.lane, receive, self.longest_stream_s) as tickets:
+        with _watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
             for ids in prompts:
                 tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news))
             metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)))
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered)
+
+    def _check_limits(self, request: Common) -> None:
+        limits.check({name: getattr(request, name, None) for name in limits.FIELDS}, self._settings.limits)
 
     def _asked(self, fields: dict[str, Any] | None) -> Desk:
         """The desk that a forwarded body is for; with one model, a body need not name it."""
@@ -244,7 +262,17 @@ def _check_length(ids: list[int], max_tokens: int | None, max_model_len: int | N
     )
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, allowed: Limits) -> bytes:
+    try:
+        async with asyncio.timeout(allowed.body_s):
+            return await _read(receive, allowed.body_bytes)
+    except TimeoutError:
+        message = f"The body was not complete {allowed.body_s:g} s after the head of the request."
+        # What may still come of it is not waited for.
+        raise ApiError(408, message, code="request_timeout", close=True) from None
+
+
+async def _read(receive: Receive, most_bytes: int) -> bytes:
     parts, size = [], 0
     while True:
         event = await receive()
@@ -253,30 +281,24 @@ async def _body(receive: Receive) -> bytes:
         part = event.get("body", b"")
         parts.append(part)
         size += len(part)
-        if size > BODY_BYTES:
-            raise ApiError(413, f"The body is larger than {BODY_BYTES} bytes.", code="body_too_large")
+        if size > most_bytes:
+            raise ApiError(413, f"The body is larger than {most_bytes} bytes.", code="body_too_large")
         if not event.get("more_body"):
             return b"".join(parts)
 
 
 @contextmanager
-def _watched(lane: Lane, receive: Receive, longest_s: float) -> Iterator[list[Ticket]]:
-    """For the tickets of one client: they fail after `longest_s`, and leave the lane when it does, and at the end."""
+def _watched(lane: Lane, receive: Receive, settings: RouterSettings, *, stream: bool) -> Iterator[list[Ticket]]:
+    """For the tickets of one client: they fail when it waited too long, and leave the lane with it or at the end."""
     tickets: list[Ticket] = []
     watch = asyncio.ensure_future(_wait_for_disconnect(receive))
     watch.add_done_callback(lambda _: [lane.leave(ticket) for ticket in tickets])
-    limit = asyncio.get_running_loop().call_later(longest_s, _fail, tickets, longest_s)
+    patience = Patience(tickets, settings, stream=stream)
     try:
         yield tickets
     finally:
-        limit.cancel()
+        patience.close()
         watch.cancel()
-
-
-def _fail(tickets: list[Ticket], longest_s: float) -> None:
-    message = f"The answer was not complete {longest_s:g} s after the request, the longest that this server takes."
-    for ticket in tickets:
-        ticket.fail(Failure(ticket.value.id, ticket.attempt, 504, message))
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

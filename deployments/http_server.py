@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from deployments.fleet import Limits
 from deployments.http_connection import Connection
 from deployments.listener import Listener
 
@@ -30,14 +32,15 @@ log = logging.getLogger("ray.serve")
 class HttpServer:
     """uvicorn on a shared socket, whose connections it is handed one by one. Belongs to one event loop."""
 
-    def __init__(self, app: App, listener: Listener) -> None:
+    def __init__(self, app: App, listener: Listener, limits: Limits) -> None:
         self._app, self._listener = app, listener
         self._loop = asyncio.get_running_loop()
         self._accepting = self._draining = False
         self._arriving: set[asyncio.Future[Any]] = set()
+        connection: Any = partial(Connection, limits=limits)
         self._config = uvicorn.Config(
             self._answer,
-            http=Connection,
+            http=connection,
             ws="none",
             lifespan="off",
             interface="asgi3",

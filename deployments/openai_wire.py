@@ -22,17 +22,20 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
         allow: str | None = None,
+        close: bool = False,
     ) -> None:
         # A name that a client made up may hold half a character, which no UTF-8 can say.
         message = message.encode(errors="replace").decode()
         super().__init__(message)
         self.status, self.code = status, code
-        told = {"retry-after": retry_after_s, "allow": allow}
+        told = {"retry-after": retry_after_s, "allow": allow, "connection": "close" if close else None}
         self.headers = {name: str(value) for name, value in told.items() if value is not None}
         param = param.encode(errors="replace").decode() if param is not None else None
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+COMPLETION_TOKENS = 16
+"""`max_tokens` of a text completion that names none: OpenAI's default, and vLLM's."""
 INT64_MOST = 2**63 - 1
 
 # Wider integers have no place in msgpack, nor in vLLM.

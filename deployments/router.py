@@ -20,7 +20,6 @@ from autoscaling import Targets
 from deployments.declare import engine_name
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
-from deployments.forward import Allowed
 from deployments.http_api import Desk, HttpApi
 from deployments.http_server import HttpServer
 from deployments.lane import Lane, Replica
@@ -46,11 +45,10 @@ class Router:
         self._engines = engines
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
-        allowed = Allowed(media_urls=fleet.router.allow_media_urls, chat_templates=fleet.router.allow_chat_templates)
         self._metrics = RouterMetrics(Targets(**fleet.scaling.model_dump()))
-        self._api = HttpApi(self._desks, self._metrics, allowed, fleet.router.longest_stream_s)
+        self._api = HttpApi(self._desks, self._metrics, fleet.router)
         self._settle_s = fleet.router.settle_s
-        self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port))
+        self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port), fleet.router.limits)
         await self._http.start()
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
 

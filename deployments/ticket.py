@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 import msgspec
 
@@ -32,6 +33,8 @@ class Ticket:
     untold_bytes: int = 0
     """What the reader took of a call's answer and the engine was not told yet."""
     failure: Failure | None = None
+    heard_s: float | None = None
+    """When an engine last said something of it, by the monotonic clock."""
     gone: bool = False
     """The reader left."""
     so_far: SoFar | None = field(init=False)
@@ -78,6 +81,7 @@ class Ticket:
     def put(self, delta: Delta) -> bool:
         """Takes a delta in; True when no choice is left open."""
         self.open_choices -= delta.finish is not None
+        self.heard_s = monotonic()
         if self.so_far is not None:
             self.so_far.add(delta)
         if (waiting := self.pending.get(delta.index)) is not None:
@@ -136,4 +140,5 @@ def choices(order: Submit | Call) -> int:
 def _as_api_error(failure: Failure) -> ApiError:
     if failure.status < 500:
         return ApiError(failure.status, failure.message, param=failure.param)
-    return ApiError(failure.status, failure.message, kind="server_error", code="engine_error")
+    code = "timeout" if failure.status == 504 else "engine_error"
+    return ApiError(failure.status, failure.message, kind="server_error", code=code)

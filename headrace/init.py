@@ -25,6 +25,19 @@ router:
   replicas: 1                # routers, each with its own queue
   max_queued_requests: 1024  # waiting requests per router and model before more are refused
   longest_stream_s: 600      # an answer that takes longer ends with an error; what is stopped waits for the others
+  continuations: 2           # how often a stream goes on at another replica when its own is lost
+  limits:                    # what is beyond is refused, with the field, its value and what is allowed
+    body_bytes: 33554432
+    head_bytes: 65536
+    head_s: 30               # seconds for the head of a request to come, and for its body after that
+    body_s: 120
+    prompt_tokens: null      # null: what the model's context holds
+    max_tokens: null
+    n: 128
+    stop_strings: 64
+    open_requests: 4096      # answered at once by one router
+    first_token_s: 300       # seconds that a stream may need to begin, and for each token after that
+    between_tokens_s: 120
   settle_s: 1                # a router that is stopped takes connections for so long; more behind a load balancer
   allow_media_urls: false    # may requests name images and audio by URL, which engines then fetch?
   allow_chat_templates: false # may requests bring a chat template of their own?

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deployments.fleet import Limits
 from deployments.http_server import HttpServer, Receive, Send
 from deployments.listener import listen
 
@@ -26,7 +27,7 @@ async def answer(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 
 async def main(folder: str, fleet: str, port: str) -> None:
-    server = HttpServer(answer, listen("127.0.0.1", int(port), folder=Path(folder), fleet=fleet))
+    server = HttpServer(answer, listen("127.0.0.1", int(port), folder=Path(folder), fleet=fleet), Limits())
     await server.start()
     print("up", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import openai
 import uvicorn
 
 from autoscaling import Targets
-from deployments.forward import Allowed
+from deployments.fleet import RouterSettings
 from deployments.http_api import Desk, HttpApi
 from deployments.http_connection import Connection
 from deployments.lane import Lane
@@ -25,7 +26,7 @@ from deployments.router_metrics import RouterMetrics
 from tests.deployments.fake_engine import FakeEngine, Said, expected
 
 MODEL = "tiny"
-NOTHING_MORE = Allowed()
+USUAL = RouterSettings()
 
 
 @dataclass(kw_only=True)
@@ -88,7 +89,7 @@ async def serve(
     *engines: FakeEngine,
     max_queued_requests: int = 100,
     wakes: bool = False,
-    allowed: Allowed = NOTHING_MORE,
+    settings: RouterSettings = USUAL,
 ) -> AsyncIterator[Served]:
     """Serves the tokenizer in `folder` with these engines, until the end."""
     lane = Lane(MODEL, max_queued_requests=max_queued_requests, log=lambda _: None)
@@ -97,8 +98,8 @@ async def serve(
         with ThreadPoolExecutor(max_workers=1) as threads:
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
-            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), allowed)
-            async with _server(api) as port, _client(port) as http:
+            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings)
+            async with _server(api, settings) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines
                 for engine in engines:
@@ -112,9 +113,10 @@ async def serve(
 
 
 @asynccontextmanager
-async def _server(api: HttpApi) -> AsyncIterator[int]:
+async def _server(api: HttpApi, settings: RouterSettings) -> AsyncIterator[int]:
     """Runs uvicorn in this loop; its port."""
-    config = uvicorn.Config(api, http=Connection, ws="none", lifespan="off", access_log=False, log_config=None)
+    connection: Any = partial(Connection, limits=settings.limits)
+    config = uvicorn.Config(api, http=connection, ws="none", lifespan="off", access_log=False, log_config=None)
     server = uvicorn.Server(config)
     with _listener() as listener:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))

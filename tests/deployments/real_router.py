@@ -12,13 +12,14 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import uvicorn
 import uvloop
 
 from autoscaling import Targets
-from deployments.forward import Allowed
+from deployments.fleet import RouterSettings
 from deployments.frames import EngineFrame
 from deployments.http_api import Desk, HttpApi, Receive
 from deployments.http_connection import Connection
@@ -84,13 +85,15 @@ async def main(folder: str, port: int) -> None:
         threading.Thread(target=_end_with_the_engine, daemon=True).start()
         lane = Lane(NAME, max_queued_requests=100, log=lambda _: None, continuations=FOR_EVER)
         links = Links(lane, told)
-        api = HttpApi({NAME: Desk(lane, renderer, created=1, wakes=False)}, RouterMetrics(Targets()), Allowed())
+        settings = RouterSettings()
+        api = HttpApi({NAME: Desk(lane, renderer, created=1, wakes=False)}, RouterMetrics(Targets()), settings)
 
         async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             cuts = scope["type"] == "http" and scope["path"].startswith("/cut/")
             await (links.answer(scope["path"], send) if cuts else api(scope, receive, send))
 
-        config = uvicorn.Config(app, port=port, http=Connection, log_config=None, lifespan="off", access_log=False)
+        connection: Any = partial(Connection, limits=settings.limits)
+        config = uvicorn.Config(app, port=port, http=connection, log_config=None, lifespan="off", access_log=False)
         # uvicorn sends the signal that ended it once more, to whoever handled it before.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
         await uvicorn.Server(config).serve()

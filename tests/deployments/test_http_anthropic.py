@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from deployments.http_api import BODY_BYTES
+from deployments.fleet import Limits
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import MODEL, Served, serve, until
 
@@ -59,7 +59,7 @@ async def test_routes_methods_and_bodies_are_refused_in_the_same_shape(served: S
     answers = {
         "not_found_error": await served.http.post("/v1/messages/batches", json={}),
         "invalid_request_error": await served.http.get("/v1/messages"),
-        "request_too_large": await served.http.post("/v1/messages", content=b" " * (BODY_BYTES + 1)),
+        "request_too_large": await served.http.post("/v1/messages", content=b" " * (Limits().body_bytes + 1)),
     }
     for name, answer in answers.items():
         assert answer.json().keys() == {"type", "error"}

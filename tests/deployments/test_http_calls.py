@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from deployments.forward import ROUTES, Allowed, anthropic
+from deployments.fleet import RouterSettings
+from deployments.forward import ROUTES, anthropic
 from deployments.frames import WINDOW_BYTES
 from deployments.vllm_app import CHUNK_BYTES
 from tests.deployments.fake_engine import FakeEngine
@@ -176,8 +177,8 @@ async def test_half_a_character_in_a_name_does_not_spoil_its_refusal(served: Ser
 
 
 async def test_a_fleet_may_allow_media_and_templates(tokenizer_folder: Path) -> None:
-    allowed = Allowed(media_urls=True, chat_templates=True)
-    async with serve(tokenizer_folder, FakeEngine(), allowed=allowed) as served:
+    settings = RouterSettings(allow_media_urls=True, allow_chat_templates=True)
+    async with serve(tokenizer_folder, FakeEngine(), settings=settings) as served:
         answer = await served.http.post(
             CHAT, json=do("echo", chat_template="x", messages=[{"image_url": "http://a.org"}])
         )

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.http_connection import HEAD_BYTES
+from deployments.fleet import Limits
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import MODEL, Served, serve, until
 
 pytestmark = pytest.mark.anyio
 
+HEAD_BYTES = Limits().head_bytes
 HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -134,5 +135,5 @@ async def test_a_body_that_would_be_lost_to_an_upgrade_is_refused(served: Served
     upgrade = ("connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
     answer = await read_to_end(served, post("/tokenize", {"model": MODEL}, *upgrade))
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.endswith(b"may not ask for an upgrade.")
+    assert b"may not ask for an upgrade." in answer
     assert not served.engine.calls

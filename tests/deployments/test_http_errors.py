@@ -8,13 +8,14 @@ from typing import Any
 import openai
 import pytest
 
-from deployments.http_api import BODY_BYTES
+from deployments.fleet import Limits, RouterSettings
 from tests.deployments.fake_engine import CACHED_TOKENS, CONTEXT_TOKENS, FakeEngine
 from tests.deployments.http_served import MODEL, Served, events, serve, until
 
 pytestmark = pytest.mark.anyio
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+BODY_BYTES = Limits().body_bytes
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -144,8 +145,8 @@ async def test_a_router_that_drains_is_not_ready_and_answers_what_still_comes(to
 
 
 async def test_an_answer_that_takes_longer_than_the_longest_ends_with_an_error(tokenizer_folder: Path) -> None:
-    async with serve(tokenizer_folder, FakeEngine(step_s=[0.01])) as served:
-        served.api.longest_stream_s = 0.3
+    settings = RouterSettings(longest_stream_s=0.3)
+    async with serve(tokenizer_folder, FakeEngine(step_s=[0.01]), settings=settings) as served:
         long = HELLO | {"max_tokens": 4000}
         refused = error_of(await served.http.post(CHAT, json=long), 504)
         assert refused["message"].startswith("The answer was not complete 0.3 s after the request")
@@ -156,8 +157,7 @@ async def test_an_answer_that_takes_longer_than_the_longest_ends_with_an_error(t
 
 
 async def test_a_request_that_no_engine_takes_ends_with_the_longest_time(tokenizer_folder: Path) -> None:
-    async with serve(tokenizer_folder, FakeEngine(slots=0)) as served:
-        served.api.longest_stream_s = 0.1
+    async with serve(tokenizer_folder, FakeEngine(slots=0), settings=RouterSettings(longest_stream_s=0.1)) as served:
         error_of(await served.http.post(CHAT, json=HELLO), 504)
         await until(lambda: served.lane.open_requests() == 0)
 
@@ -216,6 +216,7 @@ async def test_an_engine_that_leaves_in_mid_stream_is_not_noticed(tokenizer_fold
             parts = answer.aiter_text()
             received = await anext(parts)
             served.engine.close()
+            await until(lambda: not served.lane.replicas)
             served.add(FakeEngine())
             received += "".join([part async for part in parts])
         *chunks, last = events(received)

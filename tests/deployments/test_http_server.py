@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from deployments import listener
+from deployments.fleet import Limits
 from deployments.http_server import HttpServer
 from deployments.listener import listen
 from tests.deployments.http_peer import answer
@@ -38,7 +39,7 @@ class Port:
 
     async def serve(self) -> HttpServer:
         """One more server, in this process."""
-        server = HttpServer(answer, listen("127.0.0.1", self.number, folder=self.folder, fleet="fleet"))
+        server = HttpServer(answer, listen("127.0.0.1", self.number, folder=self.folder, fleet="fleet"), Limits())
         await server.start()
         return server
 
