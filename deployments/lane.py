@@ -7,15 +7,15 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
 import routing
 from deployments.fleet import RouterSettings
-from deployments.frames import WINDOW_BYTES, Call, Cancel, EngineFrame, Failure, Load, Part, Submit, Took
+from deployments.frames import WINDOW_BYTES, Call, Cancel, Delta, EngineFrame, Failure, Part, Submit, Took
 from deployments.link import RouterEnd
 from deployments.openai_wire import ApiError
+from deployments.replica import Replica, as_routed
 from deployments.ticket import Ticket, choices
 
 PREFIX_TOKENS = 128
@@ -24,40 +24,10 @@ DEPARTURES = 256
 """Departures from the queue that are remembered for its drain rate."""
 RETRIES = 2
 """How often a request of which its reader has nothing begins again when its replica is lost, before it fails."""
+LOST = 64
+"""Lost replicas whose health is remembered."""
 TELL_BYTES = WINDOW_BYTES // 4
 """What a reader took of a call's answer is told to the engine in lumps of so much."""
-
-
-@dataclass(eq=False, slots=True)
-class Replica:
-    """One engine replica, seen from here."""
-
-    id: str
-    facts: dict[str, Any]
-    link: RouterEnd | None = None
-    load: Load = field(default_factory=lambda: Load())
-    heard: bool = False
-    tickets: dict[int, Ticket] = field(default_factory=dict)
-    sent: int = 0
-    on_the_way: deque[int] = field(default_factory=deque)
-    """Prompt tokens of each Submit and Call that the last load does not count yet."""
-
-    def value(self) -> routing.Replica:
-        flying_tokens = sum(self.on_the_way)
-        return routing.Replica(
-            id=self.id,
-            slots=max(0, self.load.credit_requests - len(self.on_the_way)),
-            tokens=max(0, self.load.credit_tokens - flying_tokens),
-            queued_tokens=self.load.prefilling_tokens + flying_tokens,
-            running=self.load.running_requests + self.load.waiting_requests + len(self.on_the_way),
-            prefill_tokens_per_s=self.load.prefill_tokens_per_s,
-            draining=self.load.draining or not self.heard,
-        )
-
-    def hear(self, load: Load) -> None:
-        self.load, self.heard = load, True
-        while len(self.on_the_way) > self.sent - load.received:
-            self.on_the_way.popleft()
 
 
 class Lane:
@@ -78,6 +48,7 @@ class Lane:
         self._queued_tokens = 0
         self._departures: deque[routing.Departure] = deque(maxlen=DEPARTURES)
         self.replicas: dict[str, Replica] = {}
+        self._lost_health: dict[str, routing.Health] = {}
         self._dispatch_due = False
         self.prompt_tokens = self.output_tokens = self.retries = self.continuations = 0
         self.max_model_len: int | None = None
@@ -166,6 +137,7 @@ class Lane:
     def join(self, replica: Replica, connect: Callable[..., RouterEnd]) -> None:
         """Links up with a replica that described itself."""
         self.replicas[replica.id] = replica
+        replica.health = self._lost_health.pop(replica.id, replica.health)
         self.max_model_len = replica.facts["max_model_len"]
         replica.link = connect(
             on_frame=lambda frame: self._hear(replica, frame),
@@ -210,7 +182,7 @@ class Lane:
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        values = [replica.value() for replica in self.replicas.values()]
+        values = as_routed(list(self.replicas.values()))
         credit = sum(value.slots for value in values)
         if not self._waiting or not credit:
             return
@@ -221,42 +193,55 @@ class Lane:
     def _send(self, ticket: Ticket, replica: Replica) -> None:
         self._queued_tokens -= ticket.value.prompt_tokens
         self._departures.append(routing.Departure(at_s=monotonic(), prompt_tokens=ticket.value.prompt_tokens))
-        ticket.replica = replica.id
-        replica.tickets[ticket.value.id] = ticket
-        replica.sent += 1
-        replica.on_the_way.append(ticket.value.prompt_tokens)
-        assert replica.link is not None
-        replica.link.say(ticket.order)
+        replica.send(ticket)
 
     def _hear(self, replica: Replica, frame: EngineFrame) -> None:
         replica.hear(frame.load)
         for delta in frame.deltas:
-            ticket = replica.tickets.get(delta.request)
-            if ticket is None or ticket.attempt != delta.attempt:
-                continue
-            self.output_tokens += len(delta.token_ids)
-            if ticket.put(delta):
-                del replica.tickets[delta.request]
+            self._take(replica, delta)
         for part in frame.parts:
             self._take_in(replica, part)
         for failure in frame.failures:
+            self._judge(replica, routing.failed if failure.status >= 500 else routing.succeeded)
             if (ticket := replica.tickets.pop(failure.request, None)) is not None:
                 ticket.fail(failure)
         if self._waiting:
             self._dispatch_soon()
 
+    def _take(self, replica: Replica, delta: Delta) -> None:
+        """Gives a delta to its reader."""
+        ticket = replica.tickets.get(delta.request)
+        if ticket is None or ticket.attempt != delta.attempt:
+            return
+        self.output_tokens += len(delta.token_ids)
+        ended = ticket.put(delta)
+        if ended or ticket is replica.trial:
+            self._judge(replica, routing.succeeded)
+        if ended:
+            del replica.tickets[delta.request]
+
     def _take_in(self, replica: Replica, part: Part) -> None:
         """Counts a part's tokens, of a call whose client left too, and gives it to its reader."""
         self.prompt_tokens += part.prompt_tokens
         self.output_tokens += part.output_tokens
+        if part.status:
+            self._judge(replica, routing.failed if part.status >= 500 else routing.succeeded)
         ticket = replica.tickets.get(part.request)
         if ticket is None or ticket.attempt != part.attempt:
             return
         if ticket.put_part(part):
             del replica.tickets[part.request]
 
+    def _judge(self, replica: Replica, event: Callable[[routing.Health, float], routing.Health]) -> None:
+        if replica.judge(event):
+            self._log(f"{self.model}: replica {replica.id} gets no requests for {replica.health.rest_s:g} s")
+
     def _lose(self, replica: Replica, reason: str) -> None:
         self.replicas.pop(replica.id, None)
+        # It may be found again; most are not.
+        self._lost_health[replica.id] = routing.lost(replica.health, monotonic())
+        while len(self._lost_health) > LOST:
+            del self._lost_health[next(iter(self._lost_health))]
         self._log(f"{self.model}: replica {replica.id} {reason}; {len(replica.tickets)} requests were on it")
         again = [ticket for ticket in replica.tickets.values() if self._retry(ticket, reason)]
         later, self._waiting, self._queued_tokens = self._waiting, {}, 0

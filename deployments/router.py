@@ -22,10 +22,11 @@ from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
 from deployments.http_api import Desk, HttpApi
 from deployments.http_server import HttpServer
-from deployments.lane import Lane, Replica
+from deployments.lane import Lane
 from deployments.link import RouterEnd
 from deployments.listener import Listener, listen
 from deployments.render import Renderer
+from deployments.replica import Replica
 from deployments.router_metrics import RouterMetrics
 
 LOOK_S = 1.0

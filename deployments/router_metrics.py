@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from autoscaling import Tally, Targets, Traffic
-from deployments.lane import Lane, Replica
+from deployments.lane import Lane
+from deployments.replica import Replica
 
 FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 PER_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
@@ -145,6 +146,11 @@ class _Lanes:
         yield self._counter("continuations", continued, lambda lane: lane.continuations)
         for name, text in REPLICA_GAUGES.items():
             yield self._replica_gauge(name, text, attrgetter(f"load.{name}"))
+        yield self._replica_gauge(
+            "resting",
+            "1: failed too often, gets no requests or one on trial",
+            lambda replica: float(replica.health.until_s is not None),
+        )
         yield self._replica_gauge(
             "verified",
             "1: its numbers agreed with a reference",

@@ -13,8 +13,9 @@ from typing import Any
 import zmq
 
 from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
-from deployments.lane import Lane, Replica
+from deployments.lane import Lane
 from deployments.link import EngineEnd, RouterEnd
+from deployments.replica import Replica
 from deployments.vllm_app import Application
 from tests.deployments.small_app import SmallApp
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit, Took
-from deployments.lane import Lane, Replica
+from deployments.lane import Lane
 from deployments.openai_wire import ApiError
+from deployments.replica import Replica
 from deployments.ticket import Ticket
 
 

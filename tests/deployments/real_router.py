@@ -23,9 +23,10 @@ from deployments.fleet import RouterSettings
 from deployments.frames import EngineFrame
 from deployments.http_api import Desk, HttpApi, Receive
 from deployments.http_connection import Connection
-from deployments.lane import Lane, Replica
+from deployments.lane import Lane
 from deployments.link import RouterEnd
 from deployments.render import Renderer
+from deployments.replica import Replica
 from deployments.reply import Send, respond
 from deployments.router_metrics import RouterMetrics
 

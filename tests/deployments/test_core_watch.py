@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from deployments.core_watch import HUNG_S, LOOK_S, MARGIN, PROBE_S, CoreWatch, Quiet, patience_s
 from deployments.frames import BEAT_S
-from deployments.lane import Lane, Replica
+from deployments.lane import Lane
 from deployments.link import RouterEnd
+from deployments.replica import Replica
 from tests.deployments.fake_engine import FakeEngine, expected
 from tests.deployments.lane_ends import error, read
 
