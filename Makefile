@@ -45,22 +45,20 @@ rules:
 
 FAST := -q -m "not slow and not prove and not gpu"
 SLOW := -q --durations=10 -m "slow and not prove and not gpu"
-# Slow ones that start no engine, and those that start fleets under Ray.
+# Slow ones that start no engine.
 COMPUTING := tests/compress tests/headrace/test_fetching_hub.py
-FLEETS := tests/e2e/test_fleet.py tests/headrace/test_life.py
 
 fast-tests:
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=logical
 
-# Two halves of the same length on two cores: an engine that starts keeps one busy.
+# Threads that wait for each other sleep: those that spin would take the cores from whatever else runs.
 engine-tests: fetch-tiny fetch-smollm2
-	@$(BIN)/python -m pytest $(SLOW) $(addprefix --ignore=,$(COMPUTING) $(FLEETS))
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) $(COMPUTING)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SLOW) $(addprefix --ignore=,$(COMPUTING))
 
+# On one core, while the tiny model is trained on the other, and while engines start and wait.
 other-tests: fetch-smollm2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
-	@$(BIN)/headrace fetch tiny
-	@$(BIN)/python -m pytest $(SLOW) $(FLEETS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) $(COMPUTING)
 
 prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
 	@$(BIN)/python scripts/prove.py

@@ -114,6 +114,7 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     assert (_workers(fleet, "tiny"), _workers(fleet, "tiny-on-two")) == (1, 2)
 
 
+@pytest.mark.prove
 def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(
     fleet: Running,
 ) -> None:

@@ -135,7 +135,7 @@ def answers(port: int) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.timeout(420)
 def test_a_killed_core_is_replaced_and_ctrl_c_leaves_nothing(terminal: Terminal) -> None:
     core = terminal.serve("tiny").core
