@@ -46,13 +46,13 @@ def _wish(fleet: Fleet, memory: Memory, targets: Targets, demand: Demand) -> tup
     some = 1 if demand.requests or fleet.queued_requests or memory.backlogs[-1].requests else 0
     if memory.capacity is None:
         return max(fleet.present, some), None
+    all_heard = len(fleet.heard) == len(fleet.replicas)
+    fuller = demand if all_heard else foreseen(fleet, memory, targets, silent_are_full=True)
+    at_most = _needs(fleet, memory, targets, fuller, memory.correction * BAND)
+    if at_most.most <= fleet.present and not fleet.silent_routers:
+        return max(at_most.most, some), at_most
     at_least = _needs(fleet, memory, targets, demand, memory.correction)
-    if at_least.most > fleet.present or fleet.silent_routers:
-        return max(at_least.most, fleet.present, some), at_least
-    if len(fleet.heard) < len(fleet.replicas):
-        demand = foreseen(fleet, memory, targets, silent_are_full=True)
-    at_most = _needs(fleet, memory, targets, demand, memory.correction * BAND)
-    return max(min(at_most.most, fleet.present), some), at_most
+    return max(at_least.most, fleet.present, some), at_least
 
 
 def _needs(fleet: Fleet, memory: Memory, targets: Targets, demand: Demand, factor: float) -> Needs:

@@ -6,8 +6,9 @@ from math import sqrt
 from autoscaling.capacity import Capacity
 from autoscaling.fleet import Fleet
 from autoscaling.memory import Backlog, Memory
+from autoscaling.step_costs import StepCosts
 from autoscaling.targets import Targets
-from autoscaling.traffic import LONG_S, SHORT_S
+from autoscaling.traffic import LONG_S, SHORT_S, Traffic
 
 LEAST_SHARE = 0.25
 """Of a replica's time that load may take at least: a token target that even an idle engine misses asks for no more."""
@@ -48,14 +49,18 @@ def foreseen(fleet: Fleet, memory: Memory, targets: Targets, *, silent_are_full:
     tokens_per_s = max(traffic.long_tokens / LONG_S, rises * traffic.short_tokens / SHORT_S)
     computed = capacity.computed_share if capacity else 1.0
     silent = fleet.present - fleet.starting - len(fleet.heard) if silent_are_full else 0
-    prompts, outputs = tokens_per_s * computed, requests_per_s * traffic.output_tokens
+    requests = sum([load.running_requests for load in fleet.heard]) + standing.requests
+    requests += silent * capacity.slots if capacity else 0
+    # Answers that have ended are short ones where load rises: those that run want a token each token_s, too.
+    outputs = max(requests_per_s * traffic.output_tokens, requests / targets.token_s)
+    prompts = tokens_per_s * computed
     work = queued = backlog = 0.0
     if capacity and (costs := capacity.costs):
         work = costs.work_s(prompts, outputs) / capacity.usable_share
-        queued, stands = (
-            costs.work_s(each.tokens * computed, each.requests * traffic.output_tokens) / capacity.usable_share
-            for each in (waits, standing)
-        )
+        stands = 0.0
+        if waits.requests:
+            queued = _work_s(waits, capacity, costs, traffic)
+            stands = _work_s(standing, capacity, costs, traffic)
         backlog = max(stands, queued + _growth_s(fleet, memory, work, time_share(capacity, targets)))
     heard = fleet.heard
     return Demand(
@@ -64,9 +69,7 @@ def foreseen(fleet: Fleet, memory: Memory, targets: Targets, *, silent_are_full:
         work_share=work,
         backlog_s=backlog,
         queued_s=queued,
-        requests=sum([load.running_requests for load in heard])
-        + standing.requests
-        + (silent * capacity.slots if capacity else 0),
+        requests=requests,
         kv_tokens=sum([load.kv_used_tokens for load in heard])
         + _held(standing, traffic.output_tokens)
         + (silent * capacity.kv_tokens if capacity else 0),
@@ -100,6 +103,12 @@ def _growth_s(fleet: Fleet, memory: Memory, work_share: float, share: float) -> 
     running_s = len(fleet.replicas) * startup_s
     starting_s = sum([min(startup_s, max(0.0, fleet.now_s - at_s)) for at_s in memory.asked_s])
     return work_share * startup_s - share * (running_s + starting_s)
+
+
+def _work_s(waits: Backlog, capacity: Capacity, costs: StepCosts, traffic: Traffic) -> float:
+    """Of engines, for what waits."""
+    work_s = costs.work_s(waits.tokens * capacity.computed_share, waits.requests * traffic.output_tokens)
+    return work_s / capacity.usable_share
 
 
 def _held(waits: Backlog, output_tokens: float) -> float:

@@ -1,7 +1,7 @@
 """What must the scaler remember from one decision to the next?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from autoscaling.capacity import Capacity, measured
@@ -98,6 +98,8 @@ class Memory:
     def standing(self) -> Backlog:
         """The least that waited at any moment of the window; nothing while that is not covered."""
         now = self.backlogs[-1]
+        if not now.requests:
+            return now
         if self.backlogs[0].at_s > now.at_s - self.standing_s:
             return Backlog(at_s=now.at_s, requests=0, tokens=0)
         return Backlog(
@@ -116,7 +118,16 @@ class Memory:
         if not past or past[-1].at_s > wish.at_s:
             past = (Wish(at_s=wish.at_s, replicas=present),)
         kept = tuple([old for old in past if old.at_s > wish.at_s - hold_s and old.replicas > wish.replicas])
-        return replace(self, wishes=(*kept, wish))
+        return Memory(  # not by replace(), which takes thrice as long
+            wishes=(*kept, wish),
+            capacity=self.capacity,
+            asked_s=self.asked_s,
+            running=self.running,
+            started_s=self.started_s,
+            backlogs=self.backlogs,
+            correction=self.correction,
+            decided_s=self.decided_s,
+        )
 
     def _starts(self, fleet: Fleet) -> tuple[tuple[float, ...], float | None]:
         """Who is still starting, and how long the starts took that just ended.

@@ -60,16 +60,16 @@ class Tally:
 
     def __init__(self) -> None:
         self._second = 0
-        self._bins: deque[list[float]] = deque([[0.0] * 4], maxlen=LONG_S)
+        # Of each whole second: requests, their tokens, and those that ended and that missed.
+        self._bins: deque[list[int]] = deque([[0] * 4 for _ in range(LONG_S)], maxlen=LONG_S)
+        self._short, self._long = [0] * 4, [0] * 4
         self._arrived = 0
         self._answered = 0
         self._prompt = self._prompt_square = self._output = 0.0
 
     def arrived(self, now_s: float, prompt_tokens: int) -> None:
         """A request was let in."""
-        one = self._bin(now_s)
-        one[0] += 1
-        one[1] += prompt_tokens
+        self._count(now_s, 0, 1, prompt_tokens)
         self._arrived += 1
         weight = 1 / min(self._arrived, SHAPE_REQUESTS)
         self._prompt += weight * (prompt_tokens - self._prompt)
@@ -77,41 +77,39 @@ class Tally:
 
     def ended(self, now_s: float, output_tokens: int, *, missed: bool) -> None:
         """A request got its last token, or failed."""
-        one = self._bin(now_s)
-        one[2] += 1
-        one[3] += missed
+        self._count(now_s, 2, 1, int(missed))
         if output_tokens:
             self._answered += 1
             self._output += (output_tokens - self._output) / min(self._answered, SHAPE_REQUESTS)
 
     def traffic(self, now_s: float) -> Traffic:
         """Up to now."""
-        self._bin(now_s)
-        long_requests = long_tokens = short_requests = short_tokens = judged = missed = 0.0
-        for age, (requests, tokens, ended, late) in enumerate(reversed(self._bins)):
-            long_requests += requests
-            long_tokens += tokens
-            if age < SHORT_S:
-                short_requests += requests
-                short_tokens += tokens
-                judged += ended
-                missed += late
+        self._pass(now_s)
         square = self._prompt * self._prompt
         return Traffic(
-            short_requests=short_requests,
-            short_tokens=short_tokens,
-            long_requests=long_requests,
-            long_tokens=long_tokens,
-            judged_requests=judged,
-            missed_requests=missed,
+            short_requests=self._short[0],
+            short_tokens=self._short[1],
+            long_requests=self._long[0],
+            long_tokens=self._long[1],
+            judged_requests=self._short[2],
+            missed_requests=self._short[3],
             prompt_tokens=self._prompt,
             prompt_spread=max(0.0, self._prompt_square / square - 1) if square else 0.0,
             output_tokens=self._output,
         )
 
-    def _bin(self, now_s: float) -> list[float]:
+    def _count(self, now_s: float, place: int, *counts: int) -> None:
+        self._pass(now_s)
+        for sums in (self._bins[-1], self._short, self._long):
+            for offset, count in enumerate(counts):
+                sums[place + offset] += count
+
+    def _pass(self, now_s: float) -> None:
+        """Seconds go by: what they leave behind counts no more."""
         second = int(now_s)
         for _ in range(min(second - self._second, LONG_S)):
-            self._bins.append([0.0] * 4)
+            for sums, leaving in ((self._short, self._bins[-SHORT_S]), (self._long, self._bins[0])):
+                for place, count in enumerate(leaving):
+                    sums[place] -= count
+            self._bins.append([0] * 4)
         self._second = max(second, self._second)
-        return self._bins[-1]

@@ -230,6 +230,56 @@ def plan(
     command(options, as_json=json, html=html)
 
 
+@app.command()
+def simulate(
+    trace: Annotated[str, typer.Option(metavar="FILE", help="Arrivals and lengths, CSV or JSONL, also as .gz.")],
+    fleet: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Engines, bounds and targets. Default: ./fleet.yaml.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="One model of the fleet (its first).")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=KNOB]",
+            help="headrace, ray, keda, kpa, apa, llmd, dynamo, skyserve, oracle or all. Again for more.",
+        ),
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="h100, l4, ... or cpu (this machine's).")] = None,
+    startup: Annotated[float, typer.Option(metavar="S", help="Seconds from a decision to a replica that serves.")] = 60,
+    scale: Annotated[float, typer.Option(metavar="TIMES", help="So many times the requests of the trace.")] = 1,
+    tile: Annotated[float, typer.Option(metavar="S", help="Repeat a trace that is shorter than this.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Runs of each policy, by other chance (copies, failures).")] = 1,
+    failures: Annotated[float | None, typer.Option(metavar="H", help="A replica fails each so many hours.")] = None,
+    prices: Annotated[str | None, typer.Option(metavar="FILE", help="What an hour of a device costs.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with plots.")] = None,
+) -> None:
+    """Play a trace through a fleet on a virtual clock: what would users get, with how many replicas?
+
+    \b
+    headrace simulate --trace trace.csv --gpu h100
+    headrace simulate --trace trace.jsonl --fleet fleet.yaml --policy headrace --policy ray=8 --startup 120
+    headrace simulate --trace trace.csv.gz --gpu l4 --policy all --scale 20 --html simulation.html
+    """
+    from headrace.simulate import command
+    from headrace.simulate_asked import Options
+
+    options = Options(
+        trace=trace,
+        fleet=fleet,
+        model=model,
+        policies=tuple(policy or ()),
+        gpu=gpu,
+        startup=startup,
+        scale=scale,
+        tile=tile,
+        seeds=seeds,
+        failures=failures,
+        prices=prices,
+    )
+    command(options, as_json=json, html=html)
+
+
 @app.command(context_settings={"allow_extra_args": True})
 def calibrate(
     context: typer.Context,

@@ -14,6 +14,10 @@ class Sequence:
     arrival_s: float
     prompt_tokens: int
     output_tokens: int
+    prefix: tuple[int, ...] = ()
+    """Keys of its prompt's blocks."""
+    number: int = 0
+    """Of the request, for whoever sent it."""
     scheduled_s: float = inf
     """When it first took part in a step."""
     first_token_s: float = inf
@@ -77,6 +81,8 @@ class Decodes:
 
     def blocks_due(self, first: int, steps: int = 1) -> int:
         """New blocks for so many steps, the first of them `first` steps from now."""
+        if not self.count:
+            return 0
         rounds, rest = divmod(steps, len(self._due))
         start = self.steps + first
         return rounds * self.count + sum(self._due[(start + step) % len(self._due)] for step in range(rest))

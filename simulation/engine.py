@@ -5,13 +5,15 @@ chunks in order of arrival, within the tokens and sequences of a step and the bl
 """
 
 from collections import deque
-from math import inf, sqrt
-from typing import NamedTuple
+from math import inf
+from typing import NamedTuple, Protocol
 
 from cluster.engine_memory import EngineSettings
 from cluster.service import StepSeconds
 from cluster.step_work import Chunk
 from simulation.decodes import Decodes, Sequence
+from simulation.jumps import begun_before, total_s
+from simulation.prefix_cache import PrefixCache
 
 
 class StepRecord(NamedTuple):
@@ -30,6 +32,14 @@ class StepRecord(NamedTuple):
     free_blocks: int
 
 
+class Timer(Protocol):
+    """Who wants to know what steps take: autoscaling's StepFit."""
+
+    def add(self, seconds: float, *, sequences: float, prompt_tokens: float, steps: int) -> None:
+        """So many like steps took `seconds` in all; the others are one step's."""
+        ...
+
+
 class Engine:
     """One replica in virtual time: `add` what arrives, `advance` to the next moment at which something may arrive.
 
@@ -46,11 +56,14 @@ class Engine:
         plans_ahead: bool = True,
         jumps: bool = True,
         log: list[StepRecord] | None = None,
+        timer: Timer | None = None,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         """Raises ValueError where a step has less room for tokens than for sequences, or the cache has no block.
 
         `plans_ahead` is vLLM's async scheduling, its default: a step is planned when the one before begins, so that
         it knows neither what arrives nor what ends during that one. `jumps` False takes every step by itself.
+        `timer` hears of each step, `prefixes` are what prompts' beginnings are found in.
         """
         if settings.batched_tokens < settings.max_sequences:
             raise ValueError(
@@ -62,11 +75,21 @@ class Engine:
         """When the next step begins."""
         self.free_blocks = kv_blocks
         self.log = log
+        self.version = 0
+        """Grows with all that changes it."""
+        self.waiting_tokens = 0
+        """Prompt tokens of those that have no token yet."""
+        self.read_tokens = self.found_tokens = 0
+        """Of prompts that ran: computed, and found in the cache."""
         self._settings = settings
         self._kv_blocks = kv_blocks
         self._step = step
         self._plans_ahead = plans_ahead
         self._jumps = jumps
+        self._timer = timer
+        self._prefixes = prefixes
+        self._alike: tuple[float, float, int] | None = None  # steps that began and are not taken yet
+        self._quiet_s = 0.0  # until then nothing ends
         self._begun_s = 0.0
         self._taken_blocks = 0  # since it began
         self._waiting: deque[Sequence] = deque()
@@ -93,8 +116,30 @@ class Engine:
             return inf
         return self._begun_s if self._plans_ahead else self.now_s
 
-    def add(self, sequence: Sequence) -> None:
-        """A request arrives, not before those added so far. Raises ValueError where it could never run to its end."""
+    @property
+    def changes_s(self) -> float:
+        """When the steps that have begun end. Infinite while there is nothing to do."""
+        if self._alike is not None:
+            first_s, growth_s, steps = self._alike
+            return self.now_s + total_s(steps, first_s, growth_s)
+        return self.now_s if self._running or self._waiting else inf
+
+    def fail(self, at_s: float) -> tuple[list[Sequence], list[Sequence]]:
+        """It ends in the middle: who was whole before, and who was not, with the tokens they had."""
+        done = self.advance(at_s)
+        left = [*self._running, *self._waiting]
+        for sequence in self._running:
+            if sequence is not self._unread and sequence.last_step >= 0:
+                self._decodes.leave(sequence)
+        self._running.clear()
+        self._waiting.clear()
+        self._alike, self._unread, self._chunks = None, None, []
+        return done, left
+
+    def add(self, sequence: Sequence, now_s: float | None = None) -> None:
+        """A request comes here, not before those added so far, when it arrives unless told otherwise. Raises ValueError
+        where it could never run to its end.
+        """
         prompt, answer = sequence.prompt_tokens, sequence.output_tokens
         if min(prompt, answer) < 1:
             raise ValueError(f"prompt_tokens and output_tokens must be at least 1, got {prompt} and {answer}")
@@ -103,22 +148,50 @@ class Engine:
         if prompt + answer > room:
             raise ValueError(f"prompt_tokens and output_tokens must be at most {room} together, got {prompt + answer}")
         if self.planned_s == inf:
-            self.now_s = self._begun_s = max(self.now_s, sequence.arrival_s)
+            self.now_s = self._begun_s = max(self.now_s, sequence.arrival_s if now_s is None else now_s)
         self._waiting.append(sequence)
+        self.waiting_tokens += prompt
+        self.version += 1
+        self._quiet_s = 0.0
 
     def advance(self, until_s: float = inf) -> list[Sequence]:
         """Takes every step that is planned before `until_s`; the sequences whose answers became whole in them."""
+        return self._go(until_s, whole=False)
+
+    def settle(self, until_s: float) -> list[Sequence]:
+        """The same, but steps that differ in nothing but their contexts wait until all of them can be taken: nobody
+        can tell, except by `now_s`, as long as nothing is added.
+        """
+        return self._go(until_s, whole=True) if until_s > self._quiet_s else []
+
+    def _go(self, until_s: float, *, whole: bool) -> list[Sequence]:
         done: list[Sequence] = []
-        while self.planned_s < until_s:
-            chunks = self.begin()
-            first_s = self._seconds(chunks)
-            steps = self._alike() if self._jumps else 1
-            if steps == 1:
-                done += self.end(first_s)
-            else:
-                last = self._decode(context_tokens=chunks[0].context_tokens + steps - 1)
-                done += self._jump(first_s, self._seconds([last]), steps, until_s)
+        while self._alike or self.planned_s < until_s:
+            if self._alike is None:
+                self._alike = self._begin_alike()
+            first_s, growth_s, steps = self._alike
+            begun = begun_before(until_s - self.now_s, first_s, growth_s, most=steps) if steps > 1 else 1
+            taken = min(steps, begun + self._plans_ahead)
+            if not taken or (whole and taken < steps):
+                self._quiet_s = self.now_s + total_s(steps - 1 - self._plans_ahead, first_s, growth_s)
+                return done
+            self._alike = None
+            last_s = first_s + growth_s * (taken - 1)
+            done += self.end(total_s(taken, first_s, growth_s), steps=taken, last_s=last_s)
+        self._quiet_s = 0.0 if self.planned_s < inf else inf
         return done
+
+    def _begin_alike(self) -> tuple[float, float, int]:
+        """Seconds of the first of some steps that differ in nothing but their contexts, by how much they grow, and
+        how many there are.
+        """
+        chunks = self.begin()
+        first_s = self._seconds(chunks)
+        steps = self._alike_steps() if self._jumps else 1
+        if steps == 1:
+            return first_s, 0.0, 1
+        last = self._decode(context_tokens=chunks[0].context_tokens + steps - 1)
+        return first_s, (self._seconds([last]) - first_s) / (steps - 1), steps
 
     def begin(self) -> list[Chunk]:
         """Plans the next step: who takes part, with how many tokens. Something must be there to do; `end` follows."""
@@ -144,6 +217,11 @@ class Engine:
         """
         if self.log is not None:
             self.log.append(self._record(seconds, steps))
+        if self._timer is not None:
+            prompts = sum([tokens for _, tokens in self._chunks])
+            sequences = self._decodes.count + len(self._chunks)
+            self._timer.add(seconds, sequences=sequences, prompt_tokens=prompts, steps=steps)
+        self.version += 1
         self._begun_s = self.now_s + (0.0 if last_s is None else seconds - last_s)
         self.now_s += seconds
         self._take(self._decodes.blocks_due(1, steps - 1))
@@ -175,7 +253,7 @@ class Engine:
                 break
             self._running[self._waiting.popleft()] = None
             sequence.scheduled_s = min(sequence.scheduled_s, self.now_s)
-            sequence.cached_tokens = self._kept_tokens(sequence)
+            sequence.cached_tokens = self._kept_tokens(sequence) if sequence.preemptions else self._found(sequence)
             budget -= self._schedule(sequence, budget)
         self._is_single |= preempted
 
@@ -210,6 +288,15 @@ class Engine:
         sequence.preemptions += 1
         self._waiting.appendleft(sequence)
 
+    def _found(self, sequence: Sequence) -> int:
+        """Of its prompt's beginning in the cache; its last token is computed in any case."""
+        tokens = 0
+        if self._prefixes is not None and sequence.prefix:
+            tokens = min(self._prefixes.found_tokens(sequence.prefix), sequence.prompt_tokens - 1)
+        self.found_tokens += tokens
+        self.read_tokens += sequence.prompt_tokens - tokens
+        return tokens
+
     def _kept_tokens(self, sequence: Sequence) -> int:
         """Of those that it had in the cache: whole blocks, and not all of them, as its next token must be computed."""
         blocks = self._blocks(sequence.cached_tokens) - max(0, self._taken_blocks - sequence.safe_blocks)
@@ -222,6 +309,11 @@ class Engine:
         if sequence is self._unread:
             return False
         context = sequence.known_tokens
+        if sequence.first_token_s == inf:
+            self.waiting_tokens -= sequence.prompt_tokens
+            if self._prefixes is not None:
+                room = self.free_blocks * self._settings.block_tokens + sequence.prompt_tokens
+                self._prefixes.keep(sequence.prefix, room_tokens=room)
         sequence.made_tokens += 1
         sequence.first_token_s = min(sequence.first_token_s, self.now_s)
         if sequence.made_tokens == sequence.output_tokens:
@@ -229,19 +321,12 @@ class Engine:
         self._decodes.join(sequence, context_tokens=context)
         return False
 
-    def _alike(self) -> int:
+    def _alike_steps(self) -> int:
         """How many steps from the planned one on differ in nothing but their contexts."""
         if self._chunks or self._is_single:
             return 1
         steps = self._decodes.next_end - self._decodes.steps
         return 1 + self._decodes.affordable(steps - 1, self.free_blocks)
-
-    def _jump(self, first_s: float, last_s: float, steps: int, until_s: float) -> list[Sequence]:
-        """Takes those of the steps that are planned before `until_s`."""
-        growth_s = (last_s - first_s) / (steps - 1)
-        begun = _begun_before(until_s - self.now_s, first_s, growth_s, most=steps)
-        steps = min(steps, begun + self._plans_ahead)
-        return self.end(_total_s(steps, first_s, growth_s), steps=steps, last_s=first_s + growth_s * (steps - 1))
 
     def _seconds(self, chunks: list[Chunk]) -> float:
         seconds = self._step(chunks)
@@ -280,23 +365,3 @@ class Engine:
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self._settings.block_tokens)
-
-
-def _total_s(steps: int, first_s: float, growth_s: float) -> float:
-    """Of steps that take first_s, first_s + growth_s, first_s + 2 growth_s, ..."""
-    return steps * first_s + growth_s * steps * (steps - 1) / 2
-
-
-def _begun_before(span_s: float, first_s: float, growth_s: float, *, most: int) -> int:
-    """How many such steps, one after the other and at most `most`, begin before `span_s` has passed."""
-    if span_s <= 0 or _total_s(most - 1, first_s, growth_s) < span_s:
-        return 0 if span_s <= 0 else most
-    # Near the positive root of their total, then exact.
-    slope = first_s - growth_s / 2
-    steps = int(2 * span_s / (slope + sqrt(max(0.0, slope * slope + 2 * growth_s * span_s))))
-    steps = min(most, max(1, steps))
-    while _total_s(steps, first_s, growth_s) < span_s:
-        steps += 1
-    while steps > 1 and _total_s(steps - 1, first_s, growth_s) >= span_s:
-        steps -= 1
-    return steps

@@ -13,6 +13,7 @@ from cluster.engine_memory import EngineSettings
 from cluster.step_work import Chunk
 from simulation.decodes import Sequence
 from simulation.engine import Engine, StepRecord
+from simulation.prefix_cache import PrefixCache
 from simulation.replay import Arrival, replay
 
 
@@ -228,3 +229,46 @@ def test_first_tokens_come_in_the_order_of_arrival_where_nothing_is_preempted(
     if not any(each.preemptions for each in done):
         firsts = [each.first_token_s for each in done]
         assert firsts == sorted(firsts)
+
+
+@given(loads, requests, st.lists(st.floats(0, 2), max_size=20))
+def test_looking_on_changes_nothing(load: dict[str, Any], arrivals: list[Arrival], looks_s: list[float]) -> None:
+    """`settle` at any moments between, as whoever asks for the state does."""
+    alone = replay(arrivals, engine(load))
+    watched, seen = engine(load), []
+    moments = sorted(
+        [(at_s, 0, None) for at_s in looks_s] + [(one[0], 1, one) for one in arrivals], key=lambda one: one[:2]
+    )
+    for at_s, _, arrival in moments:
+        if arrival is None:
+            watched.settle(at_s)
+            continue
+        watched.advance(at_s)
+        seen.append(Sequence(arrival_s=at_s, prompt_tokens=arrival[1], output_tokens=arrival[2]))
+        watched.add(seen[-1])
+    watched.advance()
+    for one, other in zip(alone, seen, strict=True):
+        assert one.first_token_s == pytest.approx(other.first_token_s)
+        assert one.last_token_s == pytest.approx(other.last_token_s)
+    assert watched.waiting_tokens == 0
+
+
+def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
+    found = []
+    one = Engine(settings(batched_tokens=8), kv_blocks=100, step=linear, prefixes=PrefixCache(4))
+    for at_s, prefix in ((0.0, (1, 2, 3)), (10.0, (1, 2, 9)), (20.0, (7, 2, 3)), (30.0, (1, 2, 3))):
+        sequence = Sequence(arrival_s=at_s, prompt_tokens=12, output_tokens=1, prefix=prefix)
+        one.add(sequence)
+        one.advance()
+        found.append(one.found_tokens)
+    # The last token is read in any case.
+    assert found == [0, 8, 8, 8 + 11]
+    assert one.read_tokens == 4 * 12 - found[-1]
+
+
+def test_prefixes_that_were_not_asked_for_longest_go_first_and_of_one_its_end() -> None:
+    cache = PrefixCache(4)
+    cache.keep((1, 2), room_tokens=16)
+    cache.keep((3, 4), room_tokens=16)
+    cache.keep((5,), room_tokens=16)
+    assert [cache.found_tokens(prefix) for prefix in ((1, 2), (3, 4), (5,))] == [4, 8, 4]

@@ -1,0 +1,159 @@
+"""Which engines would a fleet file start on a device, and how fast are they there?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from autoscaling import Targets
+from cluster.engine_memory import EngineSettings
+from cluster.fit import Fit, fit, smallest_fit
+from cluster.inventory import machine
+from cluster.kv_cache import NotAllocated
+from cluster.model import in_float32
+from cluster.quick_step import quick_step_seconds
+from cluster.speed import Speeds
+from cluster.step_time import Layout
+from deployments.declare import engines_at_most
+from deployments.file_errors import FileError
+from deployments.fleet import Fleet, Model, load
+from headrace.calibrate import stored
+from headrace.failure import Failure, bad_input
+from headrace.fetching import FetchError
+from headrace.fetching.progress import shown_on
+from headrace.model_source import Described, described
+from headrace.plan_answer import settings_for
+from headrace.plan_devices import Place, places, speeds
+from headrace.simulate_asked import Options
+from simulation.setup import Setup
+from simulation.trace import BadTrace, Trace, read, scaled, tiled
+
+HOUR_S = 3600.0
+TAKEN = {
+    "max_num_seqs": "max_sequences",
+    "max_num_batched_tokens": "batched_tokens",
+    "max_model_len": "context_tokens",
+    "block_size": "block_tokens",
+    "gpu_memory_utilization": "memory_share",
+    "kv_cache_memory_bytes": "cache_bytes",
+}
+"""Engine arguments that the simulation follows, and their names there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """What is simulated, and how it is told of."""
+
+    model: Model
+    place: Place
+    fit: Fit
+    speeds: Speeds
+    setup: Setup
+    targets: Targets
+    notes: tuple[str, ...]
+
+
+def case(options: Options) -> Case:
+    """One model of the fleet on one device. Raises Failure."""
+    fleet = _fleet(options.fleet)
+    model = _chosen(fleet, options.model)
+    hardware = machine()
+    if not hardware.gpus:
+        hardware = replace(hardware, cores=max(1, hardware.cores // engines_at_most(fleet)))
+    place = places((options.gpu,) if options.gpu else (), None, hardware)[0]
+    found = _described(model.source)
+    shape = in_float32(found.model) if place.dtype == "fp32" else found.model
+    settings, notes = _settings(model, place, found.model.context_tokens)
+    held = _fit(model, shape, place, settings)
+    known = speeds(shape, place.device, dtype=place.dtype, layout=held.layout, calibrations=stored())
+    tokens = int(held.largest_batch * settings.context_tokens)
+    setup = Setup(
+        settings=settings,
+        kv_blocks=tokens // settings.block_tokens,
+        step=quick_step_seconds(shape, place.device, known, layout=held.layout, kv_bits=settings.kv_bits),
+        plans_ahead=place.device.capability != "cpu",
+        devices=held.layout.devices,
+        startup_s=options.startup,
+        failure_s=options.failures * HOUR_S if options.failures else float("inf"),
+        min_replicas=model.replicas.min,
+        max_replicas=model.replicas.max,
+        begins_with=min(model.replicas.max, max(1, model.replicas.min)),
+        max_queued_requests=fleet.router.max_queued_requests * fleet.router.replicas,
+    )
+    if model.replicas.min == model.replicas.max:
+        notes.append(f"{model.name} always has {model.replicas.max} replicas: `replicas` in the fleet file bounds them")
+    if "calibration" not in known.origin:
+        notes.append(f"times by {known.origin}, not measured: `headrace calibrate` measures them there")
+    targets = Targets(**fleet.scaling.model_dump())
+    return Case(model=model, place=place, fit=held, speeds=known, setup=setup, targets=targets, notes=tuple(notes))
+
+
+def trace(options: Options, case: Case, *, seed: int) -> tuple[Trace, list[str]]:
+    """The trace as it is played, and what was changed. Raises Failure."""
+    path, notes = Path(options.trace).expanduser(), []
+    try:
+        found = read(path)
+    except BadTrace as error:
+        raise bad_input(f"--trace: {path}: {error}") from None
+    setup = case.setup
+    room = min(setup.settings.context_tokens, setup.kv_blocks * setup.settings.block_tokens + 1)
+    try:
+        played = found.fitting(room)
+    except IndexError:
+        raise bad_input(f"--trace: {path}: every request has more than the {room:,} tokens that engines take") from None
+    if left_out := found.requests - played.requests:
+        notes.append(f"{left_out:,} of {found.requests:,} requests have more than {room:,} tokens and were left out")
+    if options.tile:
+        played = tiled(played, least_s=options.tile)
+    if options.scale != 1:
+        played = scaled(played, options.scale, seed=seed)
+    return played, notes
+
+
+def _fleet(given: str | None) -> Fleet:
+    path = Path(given or "fleet.yaml").expanduser()
+    try:
+        return load(path)
+    except FileError as error:
+        raise bad_input("\n".join(f"--fleet: {line}" for line in str(error).splitlines())) from None
+
+
+def _chosen(fleet: Fleet, name: str | None) -> Model:
+    found = next((model for model in fleet.models if name in (None, model.name)), None)
+    if found is None:
+        raise bad_input(f"--model: should be one of {', '.join(one.name for one in fleet.models)}, got {name!r}")
+    return found
+
+
+def _described(source: str) -> Described:
+    try:
+        with shown_on(Console(stderr=True)) as progress:
+            return described(source, progress=progress)
+    except FetchError as error:
+        raise bad_input(f"--fleet: {error}") from None
+
+
+def _settings(model: Model, place: Place, longest: int) -> tuple[EngineSettings, list[str]]:
+    given: Mapping[str, Any] = model.engine
+    bare = settings_for(place.device, context_tokens=int(given.get("max_model_len", longest)))
+    taken = {ours: given[theirs] for theirs, ours in TAKEN.items() if theirs in given}
+    settings = replace(bare, **taken)
+    settings = replace(settings, max_sequences=min(settings.max_sequences, settings.batched_tokens))
+    others = sorted(set(given) - set(TAKEN) - {"dtype"})
+    return settings, [f"the simulation does not follow engine.{name}" for name in others]
+
+
+def _fit(model: Model, shape: Any, place: Place, settings: EngineSettings) -> Fit:
+    try:
+        if model.tensor_parallel == "auto":
+            held = smallest_fit(shape, place.device, settings=settings, per_machine=place.per_machine)
+        else:
+            layout = Layout(tensor=model.tensor, pipeline=model.pipeline_parallel)
+            held = fit(shape, place.device, layout=layout, settings=settings)
+    except NotAllocated as error:
+        raise Failure(f"no cache can be planned: {error}") from None
+    if held is None or not held.fits:
+        raise bad_input(f"--gpu: {model.name} does not fit on {place.device.name}: `headrace plan` says what would")
+    return held

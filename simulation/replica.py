@@ -1,0 +1,50 @@
+"""What is one replica of a simulated fleet, from when it was asked for to its end?"""
+
+from math import inf
+
+from autoscaling import ReplicaLoad, StepCosts
+from simulation.decodes import Sequence
+from simulation.engine import Engine
+from simulation.setup import Setup
+
+
+class Replica:
+    """An engine with a life. Its times are the simulation's."""
+
+    def __init__(self, number: int, setup: Setup, engine: Engine, *, asked_s: float, ready_s: float, fails_s: float):
+        self.id = str(number)
+        self.engine = engine
+        self.asked_s, self.ready_s, self.fails_s = asked_s, ready_s, fails_s
+        self.ended_s = inf
+        self.held: set[Sequence] = set()
+        """Sequences that were sent there and have not ended."""
+        self._setup = setup
+        self._load: ReplicaLoad | None = None
+        self._version = -1
+
+    def add(self, sequence: Sequence, now_s: float) -> list[Sequence]:
+        """A request arrives; says who ended before."""
+        done = self.engine.advance(now_s)
+        self.engine.add(sequence, now_s)
+        self.held.add(sequence)
+        return done
+
+    def load(self, costs: StepCosts | None) -> ReplicaLoad:
+        """As a real one reports it."""
+        engine = self.engine
+        if self._load is None or engine.version != self._version or self._load.costs is not costs:
+            self._version = engine.version
+            settings = self._setup.settings
+            prompts = engine.read_tokens + engine.found_tokens
+            self._load = ReplicaLoad(
+                id=self.id,
+                running_requests=engine.running,
+                waiting_requests=engine.waiting,
+                slots=settings.max_sequences,
+                waiting_tokens=engine.waiting_tokens,
+                kv_tokens=self._setup.kv_blocks * settings.block_tokens,
+                kv_used_tokens=(self._setup.kv_blocks - engine.free_blocks) * settings.block_tokens,
+                costs=costs,
+                computed_share=engine.read_tokens / prompts if prompts else 1.0,
+            )
+        return self._load

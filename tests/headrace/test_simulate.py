@@ -1,0 +1,107 @@
+"""What a trace would meet in a fleet, side by side, for people and programs; and a line for what makes no sense."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from headrace.failure import Failure
+from headrace.simulate import Result, simulated
+from headrace.simulate_asked import Asked, Options, check
+from headrace.simulate_json import to_json
+from headrace.simulate_page import page
+from headrace.simulate_runs import Job, played
+from headrace.simulate_table import show
+from tests.headrace.plan_models import LLAMA_8B, checkpoint
+
+FLEET = """
+models:
+  - name: chat
+    source: {source}
+    engine: {{max_model_len: 4096, max_num_seqs: 64}}
+    replicas: {{min: 1, max: 8}}
+"""
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    """A minute of calm, one of many requests, and one of calm, with one that no engine takes."""
+    folder = tmp_path_factory.mktemp("simulate")
+    source = checkpoint(folder / "chat", LLAMA_8B)
+    (folder / "fleet.yaml").write_text(FLEET.format(source=source))
+    times = [*range(60), *(60 + number / 20 for number in range(1_200)), *range(120, 180)]
+    rows = [f"{at_s},500,100" for at_s in times] + ["100,5000,1"]
+    (folder / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "\n".join(rows) + "\n")
+    return Options(trace=str(folder / "trace.csv"), fleet=str(folder / "fleet.yaml"), gpu="l4", startup=20.0)
+
+
+@pytest.fixture(scope="module")
+def result(options: Options) -> Result:
+    """Of one policy, and one more that was played here: no Ray is needed to look at two."""
+    one = simulated(options, Console(quiet=True))
+    case, run = one.case, one.runs[0]
+    from headrace.simulate_case import trace
+
+    job = Job(
+        asked=Asked(name="ray"), seed=0, trace=trace(options, case, seed=0)[0], setup=case.setup, targets=case.targets
+    )
+    return replace(one, runs=(run, replace(run, asked=job.asked, digest=played(job))))
+
+
+def test_load_brings_replicas_and_their_hours_have_a_price(result: Result) -> None:
+    summary = result.runs[0].digest.summary
+    assert summary.requests == 1_320
+    assert summary.most_replicas > 1
+    assert summary.unanswered == 0
+    assert result.price is not None
+    assert result.runs[0].cost == pytest.approx(summary.device_hours * result.price.per_hour)
+    assert any("1 of 1,321 requests have more than 4,096 tokens and were left out" in note for note in result.notes)
+
+
+def test_programs_get_numbers_and_reasons(result: Result) -> None:
+    told = json.loads(to_json(result))
+    assert [run["policy"] for run in told["runs"]] == ["headrace", "ray"]
+    assert told["device"] == "l4"
+    assert 0 <= told["runs"][0]["attainment"] <= 1
+    assert "engines busy" in told["runs"][0]["changes"][0]["reason"]
+    assert len(told["runs"][0]["at_s"]) == len(told["runs"][0]["met"])
+
+
+def test_people_get_a_table_and_a_page_that_loads_nothing(result: Result) -> None:
+    console = Console(record=True, width=140)
+    show(result, console)
+    text = console.export_text()
+    assert "chat on l4, TP 1 a replica" in text
+    assert "ray" in text
+    html = page(result)
+    assert html.count("<svg") == 5
+    assert "http" not in html.replace("http-equiv", "")
+    assert page(result) == html
+
+
+def test_every_policy_has_a_name_and_knobs_are_numbers() -> None:
+    bare = Options(trace="t.csv")
+    assert check(bare) == (Asked(name="headrace"),)
+    assert len(check(replace(bare, policies=("all", "ray")))) == 9
+    assert check(replace(bare, policies=("ray=8,keda",))) == (Asked(name="ray", knob=8.0), Asked(name="keda"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"policies": ("rai",)}, r"--policy: should be one of headrace, ray, .* got 'rai', did you mean ray\?"),
+        ({"policies": ("ray=many",)}, "--policy: ray= should be followed by a number above 0, got 'many'"),
+        ({"policies": ("headrace=2",)}, "--policy: headrace is set by `scaling` in the fleet file"),
+        ({"scale": 0.0}, "--scale: should be above 0, got 0"),
+        ({"startup": -1.0}, "--startup: should be a number from 0 on, got -1"),
+        ({"fleet": "nowhere.yaml"}, "--fleet: nowhere.yaml"),
+        ({"trace": "nowhere.csv"}, "--trace: nowhere.csv: no such file"),
+        ({"model": "other"}, "--model: should be one of chat, got 'other'"),
+        ({"gpu": "h1000"}, "--gpu: "),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(options: Options, changed: dict, complaint: str) -> None:
+    with pytest.raises(Failure, match=complaint) as failure:
+        simulated(replace(options, **changed), Console(quiet=True))
+    assert failure.value.exit_code == 2
