@@ -17,16 +17,14 @@ import psutil
 from cluster import cores
 from deployments import vllm_app
 from deployments.continuation import rest
-from deployments.engine_arguments import SERVER_SETTINGS
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Load, Submit
 from deployments.last_words import Said, one_line
 from deployments.quick_imports import begun_uncollected, uncollected
+from deployments.replica_arguments import engine_arguments, has_avx512, with_configs
 from deployments.resumption import Resumption
 from deployments.step_meter import StepMeter
 
-CPU_KV_BYTES = 1 << 30
-"""KV cache of a CPU replica unless the fleet says otherwise: vLLM's own default is a share of the whole machine."""
 STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
 
@@ -37,26 +35,6 @@ Emit = Callable[[Delta | Failure], None]
 
 class EngineFailed(RuntimeError):
     """The engine did not start, or died when it was asked; its text holds the engine's own words."""
-
-
-def engine_arguments(model: Model, *, cpu: bool, avx512: bool) -> dict[str, Any]:
-    """Engine arguments for one replica. On GPUs vLLM's own defaults stay; what the fleet gives always wins.
-
-    On CPU: eager, which starts in a third of the time and makes tokens no slower; float32 where bfloat16 would be
-    emulated.
-    """
-    arguments: dict[str, Any] = {
-        "model": model.source,
-        "served_model_name": [model.name],
-        "tensor_parallel_size": model.tensor,
-        "pipeline_parallel_size": model.pipeline_parallel,
-        "distributed_executor_backend": "ray" if model.nodes > 1 else "mp",
-    }
-    if cpu:
-        arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
-        if not avx512:
-            arguments["dtype"] = "float32"
-    return arguments | {name: value for name, value in model.engine.items() if name not in SERVER_SETTINGS}
 
 
 class VllmEngine:
@@ -104,13 +82,15 @@ class VllmEngine:
         cpu = current_platform.is_cpu()
         ranks = model.tensor * model.pipeline_parallel
         claim = _bind_cores(ranks, sharers, claims) if cpu and claims is not None else None
-        arguments = engine_arguments(model, cpu=cpu, avx512=_has_avx512())
+        arguments = engine_arguments(model, cpu=cpu, avx512=has_avx512())
         meter = StepMeter()
         logger: Any = meter.as_stat_logger
         said = Said()
         envs.disable_envs_cache()
         try:
-            config = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
+            config = AsyncEngineArgs(**with_configs(arguments, AsyncEngineArgs)).create_engine_config(
+                UsageContext.OPENAI_API_SERVER
+            )
             engine = AsyncLLM.from_vllm_config(config, stat_loggers=[logger], disable_log_stats=True)
         except Exception as error:
             raise EngineFailed(said.reason(error)) from error
@@ -364,7 +344,3 @@ def _bind_cores(ranks: int, sharers: int, folder: Path) -> cores.Claim:
     claim = cores.claim(max(ranks, usable // max(1, sharers)), folder=folder)
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores.binding(claim.cores, ranks)
     return claim
-
-
-def _has_avx512() -> bool:
-    return "avx512f" in Path("/proc/cpuinfo").read_text()

@@ -41,7 +41,7 @@ def check_port(router: RouterSettings) -> None:
 
 def memory_need_bytes(model: Model, *, avx512: bool) -> int:
     """Memory that one CPU replica of a local checkpoint needs: weights, cache, processes. Raises Failure."""
-    from deployments.vllm_engine import engine_arguments
+    from deployments.replica_arguments import engine_arguments
 
     arguments = engine_arguments(model, cpu=True, avx512=avx512)
     cache_bytes = arguments["kv_cache_memory_bytes"]

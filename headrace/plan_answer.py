@@ -118,7 +118,7 @@ def settings_for(device: Device, *, context_tokens: int) -> EngineSettings:
     settings = default_settings(device, context_tokens=context_tokens)
     if device.capability != "cpu":
         return settings
-    from deployments.vllm_engine import CPU_KV_BYTES
+    from deployments.replica_arguments import CPU_KV_BYTES
 
     return replace(settings, cache_bytes=CPU_KV_BYTES)
 

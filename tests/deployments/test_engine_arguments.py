@@ -1,9 +1,12 @@
 """Engine arguments are known before vLLM is loaded."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from deployments.engine_arguments import check, known_arguments
 from deployments.fleet import FileError, validate
+from deployments.replica_arguments import engine_arguments, with_configs
 
 
 def fleet_with(**engine: object) -> object:
@@ -38,7 +41,28 @@ def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
 
 
 def test_what_the_engine_gets_from_headrace_is_an_argument_it_knows() -> None:
-    from deployments.vllm_engine import engine_arguments
-
     model = validate({"models": [{"name": "tiny", "source": "tiny"}]}).models[0]
     assert set(engine_arguments(model, cpu=True, avx512=False)) - {"served_model_name"} <= set(known_arguments())
+
+
+@dataclass(frozen=True)
+class Depth:
+    levels: int = 1
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Like vLLM's: a config that is always there, one that may be, and what is a mapping itself."""
+
+    depth: Depth = Depth()
+    other: Depth | None = None
+    plain: dict[str, int] | None = None
+    name: str = ""
+
+
+def test_mappings_become_the_configs_that_vllm_wants() -> None:
+    given = {"depth": {"levels": 2}, "other": {"levels": 3}, "plain": {"levels": 4}, "name": "x"}
+    assert with_configs(given, Kinds) == {"depth": Depth(2), "other": Depth(3), "plain": {"levels": 4}, "name": "x"}
+    assert with_configs({"depth": Depth(5)}, Kinds) == {"depth": Depth(5)}
+    with pytest.raises(TypeError, match="level"):
+        with_configs({"depth": {"level": 2}}, Kinds)
