@@ -60,8 +60,8 @@ other-tests: fetch-smollm2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) $(COMPUTING)
 
-prove: install ## the long evidence: kills, soaks, benchmarks; JSON under docs/evidence
-	@$(BIN)/python scripts/prove.py
+prove: install ## the long evidence: kills, soaks, benchmarks (hours; ONLY=... for parts); JSON under docs/evidence
+	@$(BIN)/python scripts/prove.py $(ONLY)
 
 lock: install ## solve the versions of constraints.txt anew
 	@$(BIN)/python scripts/lock.py

@@ -1,4 +1,6 @@
-"""What does the long evidence say today? Runs tests marked `prove` and the benchmarks: docs/evidence/*.json.
+"""What does the long evidence say? Runs tests marked `prove` and the benchmarks: docs/evidence/*.json.
+
+`python scripts/prove.py [FILE-OF-TESTS|BENCHMARK ...]`: hours for all of it; each part says when and of what it is.
 
 A test hands its figures over with pytest's `record_property`. A benchmark writes a file of its own there.
 """
@@ -16,35 +18,52 @@ from benchmarks.machine_facts import machine_facts, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
+TARGET = EVIDENCE / "prove.json"
 BENCHMARKS = ("serving_path", "compression_quality")
 
 
 def main() -> None:
-    """Runs all of it and writes it down, failures included; exit code 1 if there were any."""
+    """Proves the parts that are named, or all; each is written down as it ends, failures too; exit code 1 for those."""
+    parts = sys.argv[1:] or [*test_files(), *BENCHMARKS]
+    failed = [name for name in parts if prove(name)["exit_code"]]
+    for name in failed:
+        print(f"failed: {name}")
+    print(f"written: {TARGET.relative_to(ROOT)}")
+    sys.exit(bool(failed))
+
+
+def prove(name: str) -> dict:
+    """One part, a file of tests or a benchmark: what came of it, which is kept beside the other parts."""
     facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
     facts |= {"machine": machine_facts(), "versions": versions()}
-    parts = [prove_tests(), *(prove_benchmark(name) for name in BENCHMARKS)]
+    part = facts | (prove_benchmark(name) if name in BENCHMARKS else prove_tests(name))
+    kept = json.loads(TARGET.read_text()) if TARGET.exists() else {}
     EVIDENCE.mkdir(parents=True, exist_ok=True)
-    target = EVIDENCE / "prove.json"
-    target.write_text(json.dumps(facts | {"parts": parts}, indent=1) + "\n")
-    for part in parts:
-        print(f"{'failed' if part['exit_code'] else 'passed'} in {part['seconds']:.0f} s: {part['command']}")
-    print(f"written: {target.relative_to(ROOT)}")
-    sys.exit(any(part["exit_code"] for part in parts))
+    TARGET.write_text(json.dumps(kept | {name: part}, indent=1, sort_keys=True) + "\n")
+    print(f"{'failed' if part['exit_code'] else 'passed'} in {part['seconds']:.0f} s: {part['command']}", flush=True)
+    return part
 
 
+def test_files() -> list[str]:
+    """Files with tests that this machine can prove."""
+    listing = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", CHOICE]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [line.partition(":")[0] for line in listed.splitlines() if line.startswith("tests/")]
+
+
+CHOICE = "prove and not gpu"
 SETTINGS = ("-o", "junit_family=xunit1", "-o", "faulthandler_timeout=0")
 """Figures of tests are kept, and long ones have their own timeouts only."""
 
 
-def prove_tests() -> dict:
-    """Every test marked `prove`: its outcome, seconds and figures."""
+def prove_tests(file: str) -> dict:
+    """Every test marked `prove` in a file: its outcome, seconds and figures."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        part = run("-m", "pytest", "-m", "prove and not gpu", *SETTINGS, f"--junit-xml={report}")
+        part = run("-m", "pytest", "-m", CHOICE, *SETTINGS, f"--junit-xml={report}", file)
         cases = ElementTree.parse(report).iter("testcase") if report.exists() else ()
         part["tests"] = [describe(case) for case in cases]
-    part["command"] = 'python -m pytest -m "prove and not gpu"'
+    part["command"] = f'python -m pytest -m "{CHOICE}" {file}'
     return part
 
 
