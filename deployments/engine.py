@@ -41,6 +41,8 @@ class Engine:
         self._model = model
         self._draining = False
         self._runs: dict[tuple[bytes, int], str | None] = {}
+        self._early: dict[tuple[bytes, int], int] = {}
+        """Requests that vLLM may not know of yet, and their tokens to read."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._gpus = GpuWatch.here()
         try:
@@ -132,8 +134,9 @@ class Engine:
     def _load(self) -> Load:
         load = self._engine.load()
         load.draining = self._draining
-        # Calls that are still being read take credit, or one turn's credits would be granted twice.
+        # What is still being read or handed over takes credit, or one turn's credits would be granted twice.
         calls, tokens = self._application.waiting()
+        calls, tokens = calls + len(self._early), tokens + sum(self._early.values())
         load.waiting_requests += calls
         load.prefilling_tokens += tokens
         load.credit_requests = max(0, load.credit_requests - calls)
@@ -144,6 +147,9 @@ class Engine:
         task = asyncio.ensure_future(self._work(router, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if isinstance(message, Submit):
+            self._early[router, message.request] = message.read_tokens
+            task.add_done_callback(lambda _: self._early.pop((router, message.request), None))
 
     async def _work(self, router: bytes, message: Submit | Call | Cancel | Took) -> None:
         if self._engine.dead():  # the router is about to hear of it

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-VERSION = 4
+VERSION = 5
 BEAT_S = 0.4
 """Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
 SILENCE_S = 2.0
@@ -33,6 +33,11 @@ class Submit(msgspec.Struct, array_like=True, tag="s"):
     """False: one delta at the end."""
     cache_salt: str | None
     """Requests share cached prefixes only with requests of the same salt."""
+    tenant: str = ""
+    tier: int = 1
+    """As in routing.Tier."""
+    read_tokens: int = 0
+    """Of the prompt and `said_ids`, what the router thinks that the engine's cache does not have."""
     said_ids: list[int] = []
     """What a lost replica said already, to go on after; `sampling` is for the whole answer all the same."""
     sent_characters: int = 0
@@ -52,6 +57,11 @@ class Call(msgspec.Struct, array_like=True, tag="h"):
     body: bytes
     prompt_tokens: int
     """Estimated: the engine's tokenizer knows better, later."""
+    tenant: str = ""
+    tier: int = 1
+    """As in routing.Tier."""
+    read_tokens: int = 0
+    """Of `prompt_tokens`, what the router thinks that the engine's cache does not have."""
 
 
 class Cancel(msgspec.Struct, array_like=True, tag="c"):
@@ -68,12 +78,29 @@ class Took(msgspec.Struct, array_like=True, tag="t"):
     """Since the last time."""
 
 
+class Waiting(msgspec.Struct, array_like=True, frozen=True):
+    """What a router has waiting for the engine's model: its next request, and how much there is in all."""
+
+    tenant: str
+    weight: float
+    """Of the tenant."""
+    tier: int
+    tokens: int
+    """Of the next request, what an engine would have to read."""
+    waiting_tokens: int
+    waiting_requests: int
+
+
 class RouterFrame(msgspec.Struct, array_like=True):
     """One message from a router."""
 
     version: int
     sequence: int
     messages: list[Submit | Call | Cancel | Took]
+    heard: int = -1
+    """The last of the engine's frames that had come when this one left: credits told before that one are void."""
+    waiting: Waiting | None = None
+    """None: nothing."""
 
 
 class Load(msgspec.Struct, array_like=True, kw_only=True):
@@ -84,18 +111,22 @@ class Load(msgspec.Struct, array_like=True, kw_only=True):
     running_requests: int = 0
     waiting_requests: int = 0
     prefilling_tokens: int = 0
-    """Prompt tokens of requests that have no first token yet, whole prompts."""
+    """Prompt tokens to read of requests that have no first token yet; what was read of them counts until then."""
     slots: int = 0
     """Requests that the engine runs at once, at most."""
     credit_requests: int = 0
     """Requests that this router may send now."""
     credit_tokens: int = 0
-    """Prompt tokens that this router may send now."""
+    """Prompt tokens to read that this router may send now."""
+    room_tokens: int = 0
+    """What all routers may send together while the engine has nothing to read."""
     kv_tokens: int = 0
     """Tokens that the KV cache holds."""
     kv_free_tokens: int = 0
     prefill_tokens_per_s: float = 0.0
     """Measured; 0 while unknown."""
+    prefill_step_tokens: float = 0.0
+    """Prompt tokens of the mean step in which that was measured."""
     decode_tokens_per_s: float = 0.0
     prefix_queried_tokens: int = 0
     """Since the start."""
@@ -104,6 +135,8 @@ class Load(msgspec.Struct, array_like=True, kw_only=True):
     """Seconds since the engine's last step; 0 when it has nothing to do."""
     draining: bool = False
     """It finishes what it has and takes nothing new."""
+    served: list[tuple[str, int]] = []
+    """By tenant, tokens that other routers' requests were served since the last frame to this one."""
 
 
 class Delta(msgspec.Struct, array_like=True):

@@ -5,27 +5,23 @@ The lane decides nothing itself: `routing` says who may come in, who is next and
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from random import Random
 from time import monotonic
 from typing import Any
 
 import routing
+from deployments.admission import Admission, TenantLimits
 from deployments.fleet import RouterSettings
 from deployments.frames import WINDOW_BYTES, Call, Cancel, Delta, EngineFrame, Failure, Part, Submit, Took
 from deployments.link import RouterEnd
-from deployments.openai_wire import ApiError
-from deployments.replica import Replica, as_routed
+from deployments.replica import Replica
+from deployments.replicas import Replicas
+from deployments.sender import ANYBODY, Sender
 from deployments.ticket import Ticket, choices
 
-PREFIX_TOKENS = 128
-"""Prompts that share so many first tokens are sent together: one KV block on CPU, eight on GPU."""
-DEPARTURES = 256
-"""Departures from the queue that are remembered for its drain rate."""
 RETRIES = 2
 """How often a request of which its reader has nothing begins again when its replica is lost, before it fails."""
-LOST = 64
-"""Lost replicas whose health is remembered."""
 TELL_BYTES = WINDOW_BYTES // 4
 """What a reader took of a call's answer is told to the engine in lumps of so much."""
 
@@ -40,15 +36,17 @@ class Lane:
         max_queued_requests: int,
         log: Callable[[str], None],
         continuations: int = RouterSettings().continuations,
+        weights: Mapping[str, float] | None = None,
+        limits: Mapping[str, TenantLimits] | None = None,
     ) -> None:
         self.model, self._log, self._most_continuations = model, log, continuations
-        self._max_queued = max_queued_requests
+        self._admission = Admission(max_queued_requests, limits or {})
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ticket] = {}
-        self._queued_tokens = 0
-        self._departures: deque[routing.Departure] = deque(maxlen=DEPARTURES)
-        self.replicas: dict[str, Replica] = {}
-        self._lost_health: dict[str, routing.Health] = {}
+        self._queue = routing.Queue(weights)
+        self._random = Random()
+        self._seen = Replicas()
+        self.replicas = self._seen.by_id
         self._dispatch_due = False
         self.prompt_tokens = self.output_tokens = self.retries = self.continuations = 0
         self.max_model_len: int | None = None
@@ -59,7 +57,7 @@ class Lane:
 
     @property
     def queued_tokens(self) -> int:
-        return self._queued_tokens
+        return self._queue.tokens
 
     def open_requests(self) -> int:
         """Requests waiting here or running on a replica for us."""
@@ -69,59 +67,56 @@ class Lane:
         """Whether a replica would take a request now."""
         return any(replica.heard and not replica.load.draining for replica in self.replicas.values())
 
-    def enter(self, prompt_ids: list[int], sampling: dict[str, Any], *, stream: bool, news: asyncio.Event) -> Ticket:
+    def enter(
+        self,
+        prompt_ids: list[int],
+        sampling: dict[str, Any],
+        *,
+        stream: bool,
+        news: asyncio.Event,
+        sender: Sender = ANYBODY,
+    ) -> Ticket:
         """Queues a prompt; `news` is set when something comes. Raises ApiError when it is refused."""
-        value = routing.Request(
-            id=next(self._numbers),
-            prompt_tokens=len(prompt_ids),
-            max_output_tokens=sampling.get("max_tokens") or 0,
-            arrived_s=monotonic(),
-            prefix=hash(tuple(prompt_ids[:PREFIX_TOKENS])) if len(prompt_ids) >= PREFIX_TOKENS else 0,
-        )
-        self._admit(value)
+        keys = routing.prefix_keys(prompt_ids, sender.tenant)
+        value = sender.request(next(self._numbers), len(prompt_ids), sampling.get("max_tokens") or 0, keys)
+        self._admission.ask(value, self._queue)
         self.prompt_tokens += value.prompt_tokens
-        return self._queue(value, Submit(value.id, 0, prompt_ids, sampling, stream, cache_salt=None), news)
+        order = Submit(value.id, 0, prompt_ids, sampling, stream, sender.cache_salt, sender.tenant, sender.tier)
+        return self._enter(value, order, news)
 
-    def call(self, path: str, headers: list[tuple[str, str]], body: bytes, prompt_tokens: int) -> Ticket:
+    def call(
+        self,
+        path: str,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        prompt_tokens: int,
+        sender: Sender = ANYBODY,
+    ) -> Ticket:
         """Queues a request for vLLM's own application. Its tokens are counted when the engine has told them.
 
         Raises ApiError when it is refused.
         """
-        number = next(self._numbers)
         tokens = min(prompt_tokens, self.max_model_len or prompt_tokens)
-        value = routing.Request(id=number, prompt_tokens=tokens, max_output_tokens=0, arrived_s=monotonic(), prefix=0)
-        self._admit(value)
-        return self._queue(value, Call(number, 0, "POST", path, headers, body, tokens), asyncio.Event())
+        value = sender.request(next(self._numbers), tokens, 0, routing.body_keys(body, sender.tenant))
+        self._admission.ask(value, self._queue)
+        order = Call(value.id, 0, "POST", path, headers, body, tokens, sender.tenant, sender.tier)
+        return self._enter(value, order, asyncio.Event())
 
-    def _admit(self, value: routing.Request) -> None:
-        refusal = routing.admit(
-            value,
-            queued_requests=self.queued_requests,
-            queued_tokens=self._queued_tokens,
-            drain_tokens_per_s=routing.drain_tokens_per_s(self._departures, value.arrived_s),
-            max_queued_requests=self._max_queued,
-        )
-        if refusal is not None:
-            raise ApiError(
-                refusal.status,
-                refusal.reason,
-                kind="server_error",
-                code="overloaded",
-                retry_after_s=refusal.retry_after_s,
-            )
-
-    def _queue(self, value: routing.Request, order: Submit | Call, news: asyncio.Event) -> Ticket:
+    def _enter(self, value: routing.Request, order: Submit | Call, news: asyncio.Event) -> Ticket:
         ticket = Ticket(value, order, news, open_choices=choices(order))
+        self._admission.opened(value)
         self._wait(ticket)
         self._dispatch_soon()
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
         """The reader is gone: the request ends wherever it is."""
-        number = ticket.value.id
-        if self._waiting.pop(number, None) is not None:
-            self._queued_tokens -= ticket.value.prompt_tokens
+        if self._waiting.pop(ticket.value.id, None) is not None:
+            self._queue.remove(ticket.value.id)
+            self._admission.left(ticket.value)
         self._stop(ticket)
+        if not ticket.gone:
+            self._admission.closed(ticket.value)
         ticket.gone = True
         ticket.news.set()
 
@@ -136,21 +131,20 @@ class Lane:
 
     def join(self, replica: Replica, connect: Callable[..., RouterEnd]) -> None:
         """Links up with a replica that described itself."""
-        self.replicas[replica.id] = replica
-        replica.health = self._lost_health.pop(replica.id, replica.health)
+        self._seen.add(replica)
         self.max_model_len = replica.facts["max_model_len"]
         replica.link = connect(
             on_frame=lambda frame: self._hear(replica, frame),
             on_lost=lambda reason: self._lose(replica, reason),
         )
+        self._seen.announce_to(replica)
 
     def give_up(self, reason: str) -> None:
         """Fails what waits, if no replica is left that could take it."""
         if self.ready():
             return
-        for number, ticket in self._waiting.items():
-            ticket.fail(Failure(number, ticket.attempt, 503, reason))
-        self._waiting, self._queued_tokens = {}, 0
+        for ticket in list(self._waiting.values()):
+            self._fail_waiting(ticket, 503, reason)
 
     def close(self) -> None:
         """Ends every link."""
@@ -173,7 +167,14 @@ class Lane:
 
     def _wait(self, ticket: Ticket) -> None:
         self._waiting[ticket.value.id] = ticket
-        self._queued_tokens += ticket.value.prompt_tokens
+        self._queue.add(ticket.value)
+        self._admission.waits(ticket.value)
+
+    def _fail_waiting(self, ticket: Ticket, status: int, reason: str) -> None:
+        del self._waiting[ticket.value.id]
+        self._queue.remove(ticket.value.id)
+        self._admission.left(ticket.value)
+        ticket.fail(Failure(ticket.value.id, ticket.attempt, status, reason))
 
     def _dispatch_soon(self) -> None:
         if not self._dispatch_due:
@@ -182,23 +183,25 @@ class Lane:
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        values = as_routed(list(self.replicas.values()))
-        credit = sum(value.slots for value in values)
-        if not self._waiting or not credit:
-            return
-        waiting = [ticket.value for ticket in self._waiting.values()]
-        for value, replica_id in routing.dispatch(waiting, values):
-            self._send(self._waiting.pop(value.id), self.replicas[replica_id])
-
-    def _send(self, ticket: Ticket, replica: Replica) -> None:
-        self._queued_tokens -= ticket.value.prompt_tokens
-        self._departures.append(routing.Departure(at_s=monotonic(), prompt_tokens=ticket.value.prompt_tokens))
-        replica.send(ticket)
+        if self._waiting:
+            routes, prefixes = self._seen.routes(), self._seen.prefixes
+            turn = routing.batch(self._queue, routes, prefixes, now_s=monotonic(), random=self._random)
+            for placement in turn.placed:
+                ticket = self._waiting.pop(placement.request.id)
+                self._admission.left(ticket.value)
+                self.replicas[placement.replica].send(ticket, placement.read_tokens)
+            for value in turn.late:
+                self._fail_waiting(self._waiting[value.id], 504, "The deadline passed while the request was waiting.")
+        self._seen.announce(self._queue)
 
     def _hear(self, replica: Replica, frame: EngineFrame) -> None:
-        replica.hear(frame.load)
+        self._seen.hear(replica, frame.load)
+        for tenant, tokens in frame.load.served:
+            self._queue.counters.charge(tenant, tokens)
         for delta in frame.deltas:
-            self._take(replica, delta)
+            ticket = replica.tickets.get(delta.request)
+            if ticket is not None and ticket.attempt == delta.attempt:
+                self._take_delta(replica, ticket, delta)
         for part in frame.parts:
             self._take_in(replica, part)
         for failure in frame.failures:
@@ -208,12 +211,12 @@ class Lane:
         if self._waiting:
             self._dispatch_soon()
 
-    def _take(self, replica: Replica, delta: Delta) -> None:
-        """Gives a delta to its reader."""
-        ticket = replica.tickets.get(delta.request)
-        if ticket is None or ticket.attempt != delta.attempt:
-            return
+    def _take_delta(self, replica: Replica, ticket: Ticket, delta: Delta) -> None:
         self.output_tokens += len(delta.token_ids)
+        self._queue.counters.charge(ticket.value.tenant, len(delta.token_ids))
+        if predicted_tokens := ticket.predicted_tokens:
+            ticket.predicted_tokens = 0
+            self._seen.prefixes.told(replica.id, predicted_tokens=predicted_tokens, cached_tokens=delta.cached_tokens)
         ended = ticket.put(delta)
         if ended or ticket is replica.trial:
             self._judge(replica, routing.succeeded)
@@ -227,26 +230,35 @@ class Lane:
         if part.status:
             self._judge(replica, routing.failed if part.status >= 500 else routing.succeeded)
         ticket = replica.tickets.get(part.request)
+        if ticket is not None:
+            self._settle(ticket, part)
         if ticket is None or ticket.attempt != part.attempt:
             return
         if ticket.put_part(part):
             del replica.tickets[part.request]
+
+    def _settle(self, ticket: Ticket, part: Part) -> None:
+        """Charges a call's tenant for what the engine took and made, where its prompt was charged by an estimate."""
+        counters, tenant = self._queue.counters, ticket.value.tenant
+        counters.charge(tenant, part.output_tokens)
+        if not part.prompt_tokens:
+            return
+        if (more := part.prompt_tokens - ticket.estimated_tokens) > 0:
+            counters.charge(tenant, more)
+        else:
+            counters.refund(tenant, -more)
+        ticket.estimated_tokens = 0
 
     def _judge(self, replica: Replica, event: Callable[[routing.Health, float], routing.Health]) -> None:
         if replica.judge(event):
             self._log(f"{self.model}: replica {replica.id} gets no requests for {replica.health.rest_s:g} s")
 
     def _lose(self, replica: Replica, reason: str) -> None:
-        self.replicas.pop(replica.id, None)
-        # It may be found again; most are not.
-        self._lost_health[replica.id] = routing.lost(replica.health, monotonic())
-        while len(self._lost_health) > LOST:
-            del self._lost_health[next(iter(self._lost_health))]
+        self._seen.remove(replica)
         self._log(f"{self.model}: replica {replica.id} {reason}; {len(replica.tickets)} requests were on it")
-        again = [ticket for ticket in replica.tickets.values() if self._retry(ticket, reason)]
-        later, self._waiting, self._queued_tokens = self._waiting, {}, 0
-        for ticket in [*again, *later.values()]:
-            self._wait(ticket)
+        for ticket in replica.tickets.values():
+            if self._retry(ticket, reason):
+                self._wait(ticket)
         replica.tickets = {}
         self._dispatch_soon()
 

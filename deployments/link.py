@@ -10,9 +10,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import copy
 from time import monotonic
-from typing import TypeVar
 
 import msgspec
 import zmq
@@ -32,43 +31,14 @@ from deployments.frames import (
     RouterFrame,
     Submit,
     Took,
+    Waiting,
 )
+from deployments.router_peer import RouterPeer
+from deployments.sharing import Sharing
 from deployments.wire import Wire, curve_socket
 
 LINGER_S = 1.0
 """A goodbye may be on its way for so long."""
-
-
-@dataclass(slots=True)
-class RouterPeer:
-    """What an engine keeps of one router."""
-
-    heard_s: float
-    received_frames: int = 0
-    received_submits: int = 0
-    sent_frames: int = 0
-    spoke_s: float = 0.0
-    full: bool = False
-    """It does not read. Each try encodes all that waits for it, so tries are left to the tick."""
-    deltas: dict[tuple[int, int, int], Delta] = field(default_factory=dict)
-    parts: dict[tuple[int, int], Part] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-
-    def put(self, answer: Delta | Part | Failure) -> None:
-        """Keeps an answer for the next frame, merged with what waits of the same choice or call."""
-        if isinstance(answer, Failure):
-            self.failures.append(answer)
-        elif isinstance(answer, Part):
-            _merge(self.parts, (answer.request, answer.attempt), answer)
-        else:
-            _merge(self.deltas, (answer.request, answer.attempt, answer.index), answer)
-
-    def has_answers(self) -> bool:
-        return bool(self.deltas or self.parts or self.failures)
-
-    def forget(self) -> None:
-        """Keeps no answer."""
-        self.deltas, self.parts, self.failures = {}, {}, []
 
 
 class EngineEnd:
@@ -88,6 +58,7 @@ class EngineEnd:
     ) -> None:
         self._on_message, self._on_lost, self._load = on_message, on_lost, load
         self._routers: dict[bytes, RouterPeer] = {}
+        self._sharing = Sharing()
         self._allowed: set[bytes] = set()
         self._decode = msgspec.msgpack.Decoder(RouterFrame).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -129,7 +100,7 @@ class EngineEnd:
     def announce(self) -> None:
         """Tells every router the load now, without waiting for an answer to send."""
         for router, peer in list(self._routers.items()):
-            self._send(router, peer)
+            self._send(router, peer, self._load())
 
     def flush_soon(self) -> None:
         """Sends at the end of this event-loop turn."""
@@ -145,7 +116,7 @@ class EngineEnd:
         for router, peer in list(self._routers.items()):
             if died:
                 peer.forget()
-            self._send(router, peer, goodbye=True)
+            self._send(router, peer, self._load(), goodbye=True)
         self._beat.cancel()
         self._wire.close(linger_s=LINGER_S)
         self._gate.stop()
@@ -156,15 +127,15 @@ class EngineEnd:
 
     def _flush(self) -> None:
         self._flush_due = False
-        for router, peer in list(self._routers.items()):
-            if peer.has_answers() and not peer.full:
-                self._send(router, peer)
-
-    def _send(self, router: bytes, peer: RouterPeer, goodbye: bool = False) -> None:
         load = self._load()
+        has_room = load.credit_requests > 0 and load.credit_tokens > 0 and not load.draining
+        for router, peer in list(self._routers.items()):
+            if not peer.full and (peer.has_answers() or (has_room and self._sharing.asks(router))):
+                self._send(router, peer, copy(load))
+
+    def _send(self, router: bytes, peer: RouterPeer, load: Load, goodbye: bool = False) -> None:
         load.received = peer.received_submits
-        load.credit_requests = -(-load.credit_requests // len(self._routers))
-        load.credit_tokens //= len(self._routers)
+        self._sharing.address(load, router, peer.sent_frames)
         deltas, parts = list(peer.deltas.values()), list(peer.parts.values())
         frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye, parts)
         try:
@@ -174,6 +145,7 @@ class EngineEnd:
             return
         if peer.full:
             return
+        self._sharing.sent(router, deltas, parts, peer.failures)
         peer.sent_frames += 1
         peer.spoke_s = monotonic()
         peer.forget()
@@ -191,6 +163,9 @@ class EngineEnd:
             self._lose(router)
             return
         peer.received_frames += 1
+        self._sharing.hear(router, frame, peer.heard_s)
+        if self._sharing.asks(router):
+            self.flush_soon()
         for message in frame.messages:
             if isinstance(message, Submit | Call):
                 peer.received_submits += 1
@@ -198,6 +173,7 @@ class EngineEnd:
 
     def _lose(self, router: bytes) -> None:
         if self._routers.pop(router, None) is not None:
+            self._sharing.leave(router)
             self._on_lost(router)
 
     def _tick(self) -> None:
@@ -207,7 +183,7 @@ class EngineEnd:
             if now_s - peer.heard_s > SILENCE_S:
                 self._lose(router)
             elif peer.full or now_s - peer.spoke_s > BEAT_S / 2:
-                self._send(router, peer)
+                self._send(router, peer, self._load())
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
 
@@ -229,7 +205,8 @@ class RouterEnd:
         self._on_frame, self._on_lost = on_frame, on_lost
         self._decode = msgspec.msgpack.Decoder(EngineFrame).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._waiting: list[Submit | Call | Cancel | Took] = []
+        self._messages: list[Submit | Call | Cancel | Took] = []
+        self._waiting: Waiting | None = None
         self._sent_frames = self._received_frames = 0
         self._heard_s = self._spoke_s = monotonic()
         self.alive = True
@@ -246,10 +223,14 @@ class RouterEnd:
 
     def say(self, message: Submit | Call | Cancel | Took) -> None:
         """Puts a message into the frame that leaves at the end of this turn."""
-        self._waiting.append(message)
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._send)
+        self._messages.append(message)
+        self._send_soon()
+
+    def announce(self, waiting: Waiting | None, *, now: bool) -> None:
+        """Tells what waits in this router: with the next frame, or `now` in one of its own."""
+        self._waiting = waiting
+        if now:
+            self._send_soon()
 
     def close(self) -> None:
         """Ends the link without telling `on_lost`."""
@@ -258,15 +239,21 @@ class RouterEnd:
             self._beat.cancel()
             self._wire.close()
 
+    def _send_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._send)
+
     def _send(self) -> None:
         self._flush_due = False
         if not self.alive:
             return
-        frame = RouterFrame(VERSION, self._sent_frames, self._waiting)
+        heard = self._received_frames - 1
+        frame = RouterFrame(VERSION, self._sent_frames, self._messages, heard, self._waiting)
         if self._wire.send(self._encode(frame)):
             self._sent_frames += 1
             self._spoke_s = monotonic()
-            self._waiting = []
+            self._messages = []
 
     def _hear(self, parts: list[bytes]) -> None:
         if not self.alive:
@@ -296,18 +283,7 @@ class RouterEnd:
         if now_s - self._heard_s > SILENCE_S:
             self._lose(f"silent for {now_s - self._heard_s:.1f} s")
             return
-        if self._waiting or now_s - self._spoke_s > BEAT_S / 2:
+        if self._messages or now_s - self._spoke_s > BEAT_S / 2:
             self._send()
         if self.alive:
             self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
-
-
-K = TypeVar("K")
-A = TypeVar("A", Delta, Part)
-
-
-def _merge(waiting: dict[K, A], key: K, answer: A) -> None:
-    if (earlier := waiting.get(key)) is not None:
-        earlier.merge(answer)
-    else:
-        waiting[key] = answer

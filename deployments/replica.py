@@ -1,10 +1,12 @@
-"""What does a router know of one engine replica, and what may it send there now?"""
+"""What does a router know of one engine replica?"""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+
+import msgspec
 
 import routing
 from deployments.frames import Load
@@ -24,37 +26,46 @@ class Replica:
     tickets: dict[int, Ticket] = field(default_factory=dict)
     sent: int = 0
     on_the_way: deque[int] = field(default_factory=deque)
-    """Prompt tokens of each Submit and Call that the last load does not count yet."""
+    """Prompt tokens to read of each Submit and Call that the last load does not count yet."""
+    route: routing.Replica = field(init=False)
+    """The same for `routing`, kept up to date."""
     health: routing.Health = field(default_factory=routing.Health)
     trial: Ticket | None = None
     """The last request that was sent to see whether it is well again."""
 
-    def value(self) -> routing.Replica:
-        flying_tokens = sum(self.on_the_way)
-        return routing.Replica(
-            id=self.id,
-            slots=max(0, self.load.credit_requests - len(self.on_the_way)),
-            tokens=max(0, self.load.credit_tokens - flying_tokens),
-            queued_tokens=self.load.prefilling_tokens + flying_tokens,
-            running=self.load.running_requests + self.load.waiting_requests + len(self.on_the_way),
-            prefill_tokens_per_s=self.load.prefill_tokens_per_s,
-            draining=self.load.draining or not self.heard,
-        )
+    def __post_init__(self) -> None:
+        self.route = routing.Replica(id=self.id, draining=True)
+
+    @property
+    def caches(self) -> bool:
+        """Whether it keeps prefixes of prompts."""
+        return self.facts.get("caches", True)
 
     def hear(self, load: Load) -> None:
+        """A frame came."""
         self.load, self.heard = load, True
-        while len(self.on_the_way) > self.sent - load.received:
-            self.on_the_way.popleft()
+        flying = self.on_the_way
+        while len(flying) > self.sent - load.received:
+            flying.popleft()
+        flying_tokens = sum(flying)
+        self.route.draining, self.route.most_running = load.draining, max(1, load.slots)
+        self.route.hear(
+            slots=max(0, load.credit_requests - len(flying)),
+            tokens=max(0, load.credit_tokens - flying_tokens),
+            queued_tokens=load.prefilling_tokens + flying_tokens,
+            running=load.running_requests + load.waiting_requests + len(flying),
+        )
 
-    def send(self, ticket: Ticket) -> None:
-        """Hands a request over to the link."""
-        ticket.replica = self.id
+    def send(self, ticket: Ticket, read_tokens: int) -> None:
+        """Hands a request over to the link; `routing.batch` has counted it in, with so many tokens to read."""
+        assert self.link is not None
+        ticket.replica, ticket.predicted_tokens = self.id, ticket.value.prompt_tokens - read_tokens
+        ticket.order = msgspec.structs.replace(ticket.order, read_tokens=read_tokens)
         self.tickets[ticket.value.id] = ticket
         if self.health.until_s is not None:
             self.trial = ticket
         self.sent += 1
-        self.on_the_way.append(ticket.value.prompt_tokens)
-        assert self.link is not None
+        self.on_the_way.append(read_tokens)
         self.link.say(ticket.order)
 
     def judge(self, event: Callable[[routing.Health, float], routing.Health]) -> bool:
@@ -65,16 +76,3 @@ class Replica:
     def on_trial(self) -> bool:
         """A request is there that shows whether it is well."""
         return self.trial is not None and self.tickets.get(self.trial.value.id) is self.trial
-
-
-def as_routed(replicas: Sequence[Replica]) -> list[routing.Replica]:
-    """The replicas as routing sees them; of those that failed too often, what their breakers let through."""
-    values = [replica.value() for replica in replicas]
-    if all(replica.health.until_s is None for replica in replicas):
-        return values
-    serving = {value.id: replica.health for value, replica in zip(values, replicas, strict=True) if not value.draining}
-    most = routing.rested(serving, monotonic())
-    return [
-        replace(value, slots=min(value.slots, most[value.id] - replica.on_trial())) if value.id in most else value
-        for value, replica in zip(values, replicas, strict=True)
-    ]

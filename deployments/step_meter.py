@@ -33,6 +33,10 @@ class Rate:
         """0 while nothing was measured."""
         return self._tokens / self._seconds if self.measured else 0.0
 
+    def step_tokens(self) -> float:
+        """Of the mean step; 0 while nothing was measured."""
+        return self._tokens / self._steps if self.measured else 0.0
+
     def step_s(self, tokens: int) -> float:
         """Seconds that a step of so many tokens takes at most; UNLIKE_S while nothing was measured.
 
@@ -161,6 +165,7 @@ class StepMeter:
             kv_tokens=kv_tokens,
             kv_free_tokens=int(kv_tokens * (1.0 - self._kv_usage)),
             prefill_tokens_per_s=self._prefill.per_s(),
+            prefill_step_tokens=self._prefill.step_tokens(),
             decode_tokens_per_s=self._decode.per_s(),
             prefix_queried_tokens=self._queried,
             prefix_hit_tokens=self._hits,

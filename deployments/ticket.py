@@ -37,10 +37,15 @@ class Ticket:
     """When an engine last said something of it, by the monotonic clock."""
     gone: bool = False
     """The reader left."""
+    predicted_tokens: int = 0
+    """Of the prompt, what its replica was thought to have cached; 0 once that was compared with the truth."""
+    estimated_tokens: int = field(init=False)
+    """Of a call's prompt, what its tenant was charged for and the engine has not told yet."""
     so_far: SoFar | None = field(init=False)
     """What has come; None: another replica can't go on with it."""
 
     def __post_init__(self) -> None:
+        self.estimated_tokens = self.order.prompt_tokens if isinstance(self.order, Call) else 0
         self.so_far = SoFar() if isinstance(self.order, Submit) and may_continue(self.order) else None
 
     @property

@@ -138,7 +138,7 @@ class Application:
     async def answer(self, router: bytes, call: Call, link: EngineEnd) -> None:
         """Answers a call in parts, the last of which has `more` unset, or by a Failure."""
         run = (router, call.request)
-        tally, gone = Tally(call.prompt_tokens), asyncio.Event()
+        tally, gone = Tally(call.read_tokens), asyncio.Event()
         self._tallies.add(tally)
         answer = _Answer(call, tally, partial(link.say, router), partial(link.room, router), gone)
         self._open[run] = answer

@@ -28,6 +28,9 @@ from deployments.step_meter import StepMeter
 STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
 
+READS_MORE = 64
+"""Ended requests that are remembered beside as many as run."""
+
 LOGGING_SETTINGS = ("VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_CONFIG_PATH")
 
 Emit = Callable[[Delta | Failure], None]
@@ -58,6 +61,8 @@ class VllmEngine:
         self.kv_tokens: int = (cache.num_gpu_blocks or 0) * cache.block_size
         self._processes = _processes(engine)
         self._resumption = Resumption(engine)
+        self._reads: dict[str, int] = {}
+        """By vLLM's key of a request: prompt tokens to read, by what its router thinks is cached."""
 
     @classmethod
     def start(cls, model: Model, *, sharers: int = 1, claims: Path | None = None) -> "VllmEngine":
@@ -124,6 +129,7 @@ class VllmEngine:
                 emit(Failure(number, attempt, 503, one_line(error)))
             return None
 
+        self._reads[queue.request_id] = request.read_tokens
         put = _putter(number, attempt, emit)
         # The collector hands outputs over in the output handler's own turn: no task and no wake-up for each token.
         queue.put = put
@@ -152,7 +158,7 @@ class VllmEngine:
     def load(self) -> Load:
         """How busy the engine is now; credits are for all routers together."""
         unfinished = self.unfinished()
-        prefilling_tokens = self._engine.get_num_queued_tokens()
+        prefilling_tokens = self._unread_tokens()
         load = self._meter.load(
             unfinished=unfinished,
             prefilling_tokens=prefilling_tokens,
@@ -160,8 +166,17 @@ class VllmEngine:
             kv_tokens=self.kv_tokens,
         )
         load.credit_requests = max(0, self.slots - unfinished)
-        load.credit_tokens = max(0, STEPS_AHEAD * self.step_tokens - prefilling_tokens)
+        load.room_tokens = STEPS_AHEAD * self.step_tokens
+        load.credit_tokens = max(0, load.room_tokens - prefilling_tokens)
         return load
+
+    def _unread_tokens(self) -> int:
+        """Prompt tokens of requests without a first token: what is to be read of them, whole prompts if not known."""
+        states, reads = self._engine.output_processor.request_states, self._reads
+        if len(reads) > 2 * len(states) + READS_MORE:
+            self._reads = reads = {key: reads[key] for key in reads.keys() & states.keys()}
+        unread = [(key, state.prompt_len) for key, state in states.items() if state.is_prefilling]
+        return sum(min(reads.get(key, tokens), tokens) for key, tokens in unread)
 
     def costs(self) -> dict[str, float]:
         """What the scaler is told of the steps: their costs once there was one, and how they fill the time."""

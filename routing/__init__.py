@@ -1,27 +1,49 @@
-"""Who may come in, who is next, and which replica? Pure: stdlib only; time is an argument."""
+"""Who may come in, who is next, and which replica? Pure: stdlib only; time and randomness are arguments."""
 
-from routing.admit import Refusal, admit
-from routing.batch import batch
+from routing.admit import Refusal, admit, wait_s
+from routing.batch import Placement, Turn, batch
 from routing.breaker import Health, failed, lost, rested, succeeded
-from routing.choose import choose
-from routing.dispatch import dispatch
-from routing.drain import Departure, drain_tokens_per_s
-from routing.replica import Replica
-from routing.request import Request
+from routing.choose import Choice, choose
+from routing.counters import Counters, Floors
+from routing.drain import Drain
+from routing.gate import Gate
+from routing.grant import Credit, Grants, Head
+from routing.pace import Measured, token_seconds
+from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
+from routing.queue import Queue
+from routing.replica import UNKNOWN_TOKEN_S, Replica
+from routing.request import Request, Tier
 
 __all__ = [
-    "Departure",
+    "BLOCK_TOKENS",
+    "UNKNOWN_TOKEN_S",
+    "Choice",
+    "Counters",
+    "Credit",
+    "Drain",
+    "Floors",
+    "Gate",
+    "Grants",
+    "Head",
     "Health",
+    "Measured",
+    "Placement",
+    "Prefixes",
+    "Queue",
     "Refusal",
     "Replica",
     "Request",
+    "Tier",
+    "Turn",
     "admit",
     "batch",
+    "body_keys",
     "choose",
-    "dispatch",
-    "drain_tokens_per_s",
     "failed",
     "lost",
+    "prefix_keys",
     "rested",
     "succeeded",
+    "token_seconds",
+    "wait_s",
 ]

@@ -1,14 +1,11 @@
 """May a request come in, and if not, when is it worth another try?"""
 
-import math
 from dataclasses import dataclass
+from math import ceil, inf
 
+from routing.gate import RETRY_MOST_S, Gate
+from routing.queue import Queue
 from routing.request import Request
-
-RETRY_UNKNOWN_S = 60
-"""Told while no drain rate is known: about the start of an engine."""
-RETRY_MOST_S = 3600
-"""A forecast beyond an hour says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +13,9 @@ class Refusal:
     """Why a request may not come in."""
 
     status: int
-    """HTTP status."""
+    """HTTP status: 429 is the tenant's doing, 503 ours."""
+    code: str
+    """The reason for programs."""
     reason: str
     """One sentence for the client."""
     retry_after_s: int
@@ -26,26 +25,55 @@ class Refusal:
 def admit(
     request: Request,
     *,
-    queued_requests: int,
-    queued_tokens: int,
-    drain_tokens_per_s: float,
-    max_queued_requests: int,
+    queue: Queue,
+    gate: Gate,
+    now_s: float,
+    tenant_queued: Gate | None = None,
+    tenant_open: Gate | None = None,
 ) -> Refusal | None:
-    """Refuses a request when `max_queued_requests` wait already; None lets it in.
+    """Refuses a request that a limit forbids or that can't begin before its deadline; None lets it in.
 
-    Retry-After is the time after which everything that waits now, this prompt included, has left the queue:
-    (queued_tokens + prompt_tokens) / drain_tokens_per_s, within 1 second and RETRY_MOST_S.
+    `gate` bounds what waits in this router; the tenant's gates what it has waiting, and waiting or running. Each tells
+    when a place is free, from the rate at which places became free. Time until the first token is taken to be that of
+    the prompt tokens ahead of it, its own included, at the rate at which they left lately.
     """
-    if queued_requests < max_queued_requests:
-        return None
-    return Refusal(
-        status=503,
-        reason=f"{queued_requests} requests are waiting for this model, as many as this router keeps.",
-        retry_after_s=_retry_after_s(queued_tokens + request.prompt_tokens, drain_tokens_per_s),
+    return (
+        _full(request, tenant_open, now_s, "too_many_requests", "requests open")
+        or _full(request, tenant_queued, now_s, "too_many_requests", "requests waiting")
+        or _late(request, queue, gate, now_s)
+        or _overloaded(request, gate, now_s)
     )
 
 
-def _retry_after_s(tokens: int, tokens_per_s: float) -> int:
-    if tokens_per_s <= 0:
-        return RETRY_UNKNOWN_S
-    return math.ceil(min(max(tokens / tokens_per_s, 1), RETRY_MOST_S))
+def wait_s(request: Request, *, queue: Queue, gate: Gate, now_s: float) -> float:
+    """Predicted seconds until a request that came now would have left the queue; 0 while no rate is known."""
+    if not queue:
+        return 0.0
+    tokens_per_s = gate.drain.tokens_per_s(now_s)
+    return (queue.tokens_ahead(request) + request.prompt_tokens) / tokens_per_s if tokens_per_s else 0.0
+
+
+def _full(request: Request, gate: Gate | None, now_s: float, code: str, what: str) -> Refusal | None:
+    if gate is None or (retry_s := gate.ask(request.key, now_s)) is None:
+        return None
+    reason = f"You have {gate.drain.inside} {what}, as many as this key may have in one router: {gate.limit}."
+    return Refusal(status=429, code=code, reason=reason, retry_after_s=retry_s)
+
+
+def _late(request: Request, queue: Queue, gate: Gate, now_s: float) -> Refusal | None:
+    if request.deadline_s == inf:
+        return None
+    left_s = request.deadline_s - now_s
+    ahead_s = wait_s(request, queue=queue, gate=gate, now_s=now_s)
+    if ahead_s <= left_s:
+        return None
+    reason = f"The first token would come in about {ahead_s:.1f} s; the deadline is in {max(0.0, left_s):.1f} s."
+    retry_s = ceil(min(max(1.0, ahead_s - left_s), RETRY_MOST_S))
+    return Refusal(status=503, code="deadline", reason=reason, retry_after_s=retry_s)
+
+
+def _overloaded(request: Request, gate: Gate, now_s: float) -> Refusal | None:
+    if (retry_s := gate.ask(request.key, now_s)) is None:
+        return None
+    reason = f"{gate.drain.inside} requests are waiting for this model, as many as this router keeps: {gate.limit}."
+    return Refusal(status=503, code="overloaded", reason=reason, retry_after_s=retry_s)

@@ -1,35 +1,157 @@
-"""Which waiting requests leave together?"""
+"""Which waiting requests leave together in this turn, and for which replicas?"""
 
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
 
-from routing.request import Request
+from routing.choose import Choice, choose, read
+from routing.prefixes import Prefixes
+from routing.queue import Queue
+from routing.replica import Replica
+from routing.request import Request, Tier
 
 LOOKAHEAD = 4
-"""Requests looked at per free slot: bounds the work of a turn, and how far a prefix may jump the queue."""
+"""Requests that may wait for a busy replica while those behind them are looked at: bounds the work of a turn."""
+BATCH_WAIT_S = 0.25
+"""Tier batch takes only places where an interactive request that comes next has its first token sooner than this."""
+BATCH_SLOTS = 0.9
+"""Tier batch takes only so much of the places of a replica: the others are for who can't wait."""
+BATCH_PATIENCE_S = 10.0
+"""Once in so long a request of tier batch leaves wherever there is credit."""
 
 
-def batch(waiting: Sequence[Request], *, slots: int, tokens: int) -> tuple[Request, ...]:
-    """The requests that leave now: at most `slots`, with at most `tokens` prompt tokens together.
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A request that leaves for a replica."""
 
-    Order: as they wait, but those that share a prefix follow the first of them, if they are among the next
-    LOOKAHEAD * slots. The batch is the longest start of that order that fits. Its first request is always the
-    head of the queue, and fits whenever slots and tokens are above 0, so that a prompt larger than any budget
-    can't starve: it leaves alone.
+    request: Request
+    replica: str
+    read_tokens: int
+    """What is to be read of its prompt there; the rest is thought to be cached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a turn of the queue brought."""
+
+    placed: list[Placement] = field(default_factory=list)
+    """In order."""
+    late: list[Request] = field(default_factory=list)
+    """Taken out of the queue: their deadlines passed while they waited."""
+
+
+def batch(
+    queue: Queue,
+    replicas: Mapping[str, Replica],
+    prefixes: Prefixes,
+    *,
+    now_s: float,
+    random: Random,
+    batch_wait_s: float = BATCH_WAIT_S,
+) -> Turn:
+    """Takes requests out of the queue, in its order, for as long as there is credit for them.
+
+    Each goes where its first token comes soonest. Where that replica has no credit for it now, though others have, it
+    is held: no longer than the time that it would gain there, and not while its tenant is served less than others.
+    Nothing takes the replica's credit from it in this turn, but others that go elsewhere may leave before it. One that
+    no replica has credit for ends the turn: nothing overtakes it, and engines see from its announcement what to grant.
     """
-    if not waiting or slots <= 0 or tokens <= 0:
-        return ()
-    leaving: list[Request] = []
-    for request in _by_prefix(islice(waiting, LOOKAHEAD * slots)):
-        tokens -= request.prompt_tokens
-        if len(leaving) == slots or (leaving and tokens < 0):
+    able = [replica for replica in replicas.values() if replica.has_credit]
+    if not able:
+        return Turn()
+    leaving = _Leaving(queue, replicas, prefixes, able, now_s, random, batch_wait_s)
+    while leaving.able and len(leaving.held) < LOOKAHEAD and (request := queue.first()) is not None:
+        if request.deadline_s < now_s:
+            queue.remove(request.id)
+            leaving.turn.late.append(request)
+        elif not leaving.place(request):
             break
-        leaving.append(request)
-    return tuple(leaving)
+    for request in leaving.held:
+        queue.put_back(request)
+    return leaving.turn
 
 
-def _by_prefix(requests: Iterable[Request]) -> Iterable[Request]:
-    groups: dict[object, list[Request]] = {}
-    for request in requests:
-        groups.setdefault(request.prefix or request, []).append(request)
-    return chain.from_iterable(groups.values())
+@dataclass(slots=True)
+class _Leaving:
+    """A turn under way."""
+
+    queue: Queue
+    replicas: Mapping[str, Replica]
+    prefixes: Prefixes
+    able: list[Replica]
+    """Those that have credit, but for those that somebody is held for."""
+    now_s: float
+    random: Random
+    batch_wait_s: float
+    turn: Turn = field(default_factory=Turn)
+    held: list[Request] = field(default_factory=list)
+    alive: list[Replica] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alive = [replica for replica in self.replicas.values() if not replica.draining]
+
+    def place(self, request: Request) -> bool:
+        """Sends the head of the queue or holds it back; False when nothing more leaves in this turn."""
+        known = [(self.replicas.get(name), tokens) for name, tokens in self.prefixes.cached_tokens(request).items()]
+        cached = [(replica, tokens) for replica, tokens in known if replica is not None and not replica.draining]
+        choice = choose(request, self.alive, cached, self.random)
+        if choice is None or not _has_room(choice, request, self.queue, self.now_s, self.batch_wait_s):
+            return False
+        if choice.replica not in self.able or choice.replica.tokens < choice.read_tokens:
+            other = _elsewhere(request, self.able, cached, self.random)
+            if other is None:
+                return False
+            if _worth_waiting(choice, other, request, self.queue, self.now_s):
+                self._hold(request, choice.replica)
+                return True
+            choice = other
+        self._send(request, choice)
+        return True
+
+    def _hold(self, request: Request, replica: Replica) -> None:
+        self.queue.set_aside(request)
+        self.held.append(request)
+        self.able = [one for one in self.able if one is not replica]
+
+    def _send(self, request: Request, choice: Choice) -> None:
+        replica = choice.replica
+        self.queue.leave(request, self.now_s)
+        replica.send(choice.read_tokens)
+        self.prefixes.sent(request, replica.id)
+        self.turn.placed.append(Placement(request, replica.id, choice.read_tokens))
+        if not replica.has_credit:
+            self.able.remove(replica)
+
+
+def _elsewhere(
+    request: Request, able: list[Replica], cached: list[tuple[Replica, int]], random: Random
+) -> Choice | None:
+    """The best of the replicas that have credit for it."""
+    warm = [
+        (replica, tokens) for replica, tokens in cached if replica in able and replica.tokens >= read(request, tokens)
+    ]
+    names = {replica.id for replica, _ in warm}
+    fitting = [replica for replica in able if replica.tokens >= request.prompt_tokens or replica.id in names]
+    return choose(request, fitting, warm, random)
+
+
+def _worth_waiting(best: Choice, other: Choice, request: Request, queue: Queue, now_s: float) -> bool:
+    """Whether the best replica, which has no credit for it now, will have some soon enough."""
+    if not best.replica.slots or queue.behind(request) > request.prompt_tokens:
+        return False
+    return now_s - queue.held_since_s(request, now_s) < other.seconds - best.seconds
+
+
+def _has_room(choice: Choice, request: Request, queue: Queue, now_s: float, wait_s: float) -> bool:
+    """Whether a request can go there without harm to more urgent ones; only tier batch asks.
+
+    An idle replica has room for any. Where none has room for long, its floor lets it go.
+    """
+    if request.tier is not Tier.BATCH or queue.floors.owes(request.tier, request.prompt_tokens):
+        return True
+    if now_s - max(request.arrived_s, queue.left_s(request.tier)) >= BATCH_PATIENCE_S:
+        return True
+    replica = choice.replica
+    if replica.running >= BATCH_SLOTS * replica.most_running:
+        return False
+    return choice.seconds <= wait_s or not replica.work_tokens

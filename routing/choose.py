@@ -1,28 +1,57 @@
 """Which replica would give a request its first token soonest?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
 
 from routing.replica import Replica
 from routing.request import Request
 
 
-def choose(request: Request, replicas: Sequence[Replica]) -> str | None:
-    """The id of the replica with credit and the least predicted seconds to first token; None without any.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A replica for a request."""
 
-    Predicted seconds are (queued_tokens + prompt_tokens) / prefill_tokens_per_s. A replica whose rate is
-    unknown is taken to be as slow as the slowest known one; while none is known, queued tokens alone decide.
-    Equal predictions go to the replica with the fewest requests running, then to the lowest id.
+    replica: Replica
+    seconds: float
+    """Predicted until its first token."""
+    read_tokens: int
+    """Of the prompt, what must be read there."""
+
+
+def choose(
+    request: Request, replicas: Sequence[Replica], cached: Sequence[tuple[Replica, int]], random: Random
+) -> Choice | None:
+    """The replica with the least predicted seconds to first token; None without any.
+
+    Predicted seconds are token_s * (work_tokens + uncached prompt tokens); `cached` are those of the replicas that are
+    thought to have a part of the prompt cached, with its tokens. Equal predictions are drawn by lot. Whether a replica
+    has credit or is draining plays no part: the caller leaves out what it doesn't want.
     """
-    candidates = [replica for replica in replicas if replica.has_credit]
-    if not candidates:
+    if not replicas:
         return None
-    known = [replica.prefill_tokens_per_s for replica in candidates if replica.prefill_tokens_per_s > 0]
-    slowest_tokens_per_s = min(known, default=1.0)
+    prompt_tokens = request.prompt_tokens
+    seconds = [replica.token_s * (replica.work_tokens + prompt_tokens) for replica in replicas]
+    least_s, best, read_tokens = min(seconds), None, prompt_tokens
+    for replica, tokens in cached:
+        left = read(request, tokens)
+        cached_s = replica.token_s * (replica.work_tokens + left)
+        if cached_s < least_s:
+            least_s, best, read_tokens = cached_s, replica, left
+    if best is None:
+        best = _draw(replicas, seconds, least_s, random)
+        read_tokens = next((read(request, tokens) for replica, tokens in cached if replica is best), prompt_tokens)
+    return Choice(best, least_s, read_tokens)
 
-    def cost(replica: Replica) -> tuple[float, int, str]:
-        tokens_per_s = replica.prefill_tokens_per_s
-        if tokens_per_s <= 0:
-            tokens_per_s = slowest_tokens_per_s
-        return (replica.queued_tokens + request.prompt_tokens) / tokens_per_s, replica.running, replica.id
 
-    return min(candidates, key=cost).id
+def read(request: Request, cached_tokens: int) -> int:
+    """Prompt tokens that are read where so many are cached: the last one always is."""
+    return max(1, request.prompt_tokens - cached_tokens)
+
+
+def _draw(replicas: Sequence[Replica], seconds: list[float], least_s: float, random: Random) -> Replica:
+    equal = seconds.count(least_s)
+    place = seconds.index(least_s)
+    for _ in range(random.randrange(equal) if equal > 1 else 0):
+        place = seconds.index(least_s, place + 1)
+    return replicas[place]

@@ -2,26 +2,51 @@
 
 from dataclasses import dataclass
 
+DECODE_TOKENS = 2
+"""What a running request adds to the step that reads a prompt, as prompt tokens: its own token costs the same
+arithmetic as one of a prompt, and reading the keys and values of its context about as much again."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+UNKNOWN_TOKEN_S = 1e-4
+"""Taken for all replicas while none has measured any."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Replica:
-    """One engine replica as its last frame described it, with what was sent since then counted in."""
+    """One engine replica as its last frame described it, with what was sent since then counted in.
+
+    The one value here that changes: a turn with 64 replicas has no time to make each of them anew.
+    """
 
     id: str
-    slots: int
+    slots: int = 0
     """Credit: requests that may be sent now."""
-    tokens: int
-    """Credit: prompt tokens that may be sent now."""
-    queued_tokens: int
-    """Prompt tokens sent there whose first output token has not come yet."""
-    running: int
-    """Requests that decode there."""
-    prefill_tokens_per_s: float
-    """Measured; 0 while unknown."""
-    draining: bool
+    tokens: int = 0
+    """Credit: prompt tokens that may be sent now, without those that its cache holds."""
+    work_tokens: int = 0
+    """What stands before a prompt that comes now, in prompt tokens: those that it has and has not read, and
+    DECODE_TOKENS for each request that it has."""
+    running: int = 0
+    """Requests that it has."""
+    most_running: int = 1
+    """Requests that it runs at once, at most."""
+    token_s: float = UNKNOWN_TOKEN_S
+    """Seconds for a prompt token, from `token_seconds`."""
+    draining: bool = False
     """It finishes what it has and takes nothing new."""
 
     @property
     def has_credit(self) -> bool:
         """Whether a request may be sent there now."""
-        return not self.draining and self.slots > 0 and self.tokens > 0
+        return self.slots > 0 and self.tokens > 0 and not self.draining
+
+    def hear(self, *, slots: int, tokens: int, queued_tokens: int, running: int) -> None:
+        """A frame came: what it grants, the prompt tokens that the replica has to read, and the requests it has."""
+        self.slots, self.tokens, self.running = slots, tokens, running
+        self.work_tokens = queued_tokens + DECODE_TOKENS * running
+
+    def send(self, tokens: int) -> None:
+        """Counts in a request that was just sent there, of which it must read so many tokens."""
+        self.slots -= 1
+        self.tokens -= tokens
+        self.running += 1
+        self.work_tokens += tokens + DECODE_TOKENS

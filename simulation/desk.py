@@ -1,6 +1,7 @@
 """Where do requests wait in a simulated fleet, and which replica gets which? By `routing`, as in a router."""
 
 from collections.abc import Iterable
+from random import Random
 
 import routing
 from simulation.decodes import Sequence
@@ -14,65 +15,83 @@ STEPS_AHEAD = 2
 class Desk:
     """The queue of one router."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, setup: Setup, *, prefix_tokens: int, seed: int) -> None:
+        """`prefix_tokens` are those of a block of the sequences' prefixes."""
+        self._setup, self._prefix_tokens = setup, prefix_tokens
         self._most_tokens = STEPS_AHEAD * setup.settings.batched_tokens
-        self._waiting: dict[int, tuple[routing.Request, Sequence]] = {}
-        self.tokens = 0
-        """Of prompts that wait."""
+        self._random = Random(seed)
+        self._sequences: dict[int, Sequence] = {}
+        self._queue = routing.Queue()
+        self._gate = routing.Gate(setup.max_queued_requests)
+        self._prefixes = routing.Prefixes(block_tokens=prefix_tokens)
+        self._routes: dict[str, routing.Replica] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts that wait."""
+        return self._queue.tokens
 
     def enter(self, sequence: Sequence) -> bool:
         """Whether it was let in."""
-        request = routing.Request(
+        request = self._request(sequence)
+        refusal = routing.admit(request, queue=self._queue, gate=self._gate, now_s=sequence.arrival_s)
+        if refusal is None:
+            self._wait(request, sequence)
+        return refusal is None
+
+    def again(self, sequences: Iterable[Sequence]) -> None:
+        """What a lost replica had waits again."""
+        for sequence in sequences:
+            self._wait(self._request(sequence), sequence)
+
+    def dispatch(self, replicas: list[Replica], now_s: float) -> list[tuple[Sequence, Replica]]:
+        """Who leaves now, and for where."""
+        first = self._queue.first()
+        if first is None:
+            return []
+        by_id = {replica.id: replica for replica in replicas}
+        for gone in self._routes.keys() - by_id.keys():
+            del self._routes[gone]
+            self._prefixes.forget(gone)
+        for replica in replicas:
+            self._look(replica, first.prompt_tokens)
+        turn = routing.batch(self._queue, self._routes, self._prefixes, now_s=now_s, random=self._random)
+        for one in turn.placed:
+            self._gate.drain.leave(now_s, one.request.prompt_tokens)
+        return [(self._sequences.pop(one.request.id), by_id[one.replica]) for one in turn.placed]
+
+    def _request(self, sequence: Sequence) -> routing.Request:
+        # The last token of a prompt is always read, hence no block that ends with it.
+        blocks = (sequence.prompt_tokens - 1) // self._prefix_tokens
+        return routing.Request(
             id=sequence.number,
             prompt_tokens=sequence.prompt_tokens,
             max_output_tokens=sequence.output_tokens,
             arrived_s=sequence.arrival_s,
-            prefix=0,
+            key=sequence.number,
+            blocks=sequence.prefix[:blocks],
         )
-        refusal = routing.admit(
-            request,
-            queued_requests=len(self._waiting),
-            queued_tokens=self.tokens,
-            drain_tokens_per_s=0.0,
-            max_queued_requests=self._setup.max_queued_requests,
-        )
-        if refusal is None:
-            self._waiting[request.id] = request, sequence
-            self.tokens += request.prompt_tokens
-        return refusal is None
 
-    def again(self, sequences: Iterable[Sequence]) -> None:
-        """What a lost replica had goes before all others."""
-        later, self._waiting = self._waiting, {}
-        for sequence in sequences:
-            self.enter(sequence)
-        self._waiting |= later
+    def _wait(self, request: routing.Request, sequence: Sequence) -> None:
+        self._sequences[request.id] = sequence
+        self._queue.add(request)
+        self._gate.drain.enter(sequence.arrival_s)
 
-    def dispatch(self, replicas: list[Replica]) -> list[tuple[Sequence, Replica]]:
-        """Who leaves now, and for where."""
-        if not self._waiting:
-            return []
-        by_id = {replica.id: replica for replica in replicas}
-        requests = [request for request, _ in self._waiting.values()]
-        placed = routing.dispatch(requests, [self._value(replica) for replica in replicas])
-        found = []
-        for request, replica_id in placed:
-            self.tokens -= request.prompt_tokens
-            found.append((self._waiting.pop(request.id)[1], by_id[replica_id]))
-        return found
-
-    def _value(self, replica: Replica) -> routing.Replica:
-        engine, waiting_tokens = replica.engine, replica.engine.waiting_tokens
-        return routing.Replica(
-            id=replica.id,
-            slots=max(0, self._setup.settings.max_sequences - len(replica.held)),
-            tokens=max(0, self._most_tokens - waiting_tokens),
+    def _look(self, replica: Replica, head_tokens: int) -> None:
+        """What a frame of it would tell."""
+        route = self._routes.get(replica.id)
+        settings = self._setup.settings
+        if route is None:
+            route = self._routes[replica.id] = routing.Replica(id=replica.id, most_running=settings.max_sequences)
+            self._prefixes.join(replica.id, self._setup.kv_blocks * settings.block_tokens)
+        waiting_tokens = replica.engine.waiting_tokens
+        room = max(0, self._most_tokens - waiting_tokens)
+        route.hear(
+            slots=max(0, settings.max_sequences - len(replica.held)),
+            tokens=head_tokens if head_tokens > self._most_tokens and 2 * room >= self._most_tokens else room,
             queued_tokens=waiting_tokens,
-            running=engine.running,
-            prefill_tokens_per_s=0.0,
-            draining=False,
+            running=replica.engine.running,
         )

@@ -70,7 +70,8 @@ class _Simulation:
         self._trace, self._setup, self._policy, self._targets = trace, setup, policy, targets
         self._random = random.Random(seed)
         self._memory: Any = None
-        self._desk, self._tally, self._recent = Desk(setup), Tally(), _Recent()
+        self._tally, self._recent = Tally(), _Recent()
+        self._desk = Desk(setup, prefix_tokens=trace.block_tokens or setup.settings.block_tokens, seed=seed)
         self._fit = StepFit()
         self._costs = self._fit.costs()
         self._starting: list[Replica] = []
@@ -160,7 +161,7 @@ class _Simulation:
         for replica in self._running:
             self._settle(replica, now_s)
         self._finish(now_s)
-        for sequence, replica in self._desk.dispatch(self._running):
+        for sequence, replica in self._desk.dispatch(self._running, now_s):
             self._note(replica, replica.add(sequence, now_s))
         self._release_s = inf
         if len(self._desk) and self._running:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit, Took
+from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit, Took, Waiting
 from deployments.lane import Lane
 from deployments.openai_wire import ApiError
 from deployments.replica import Replica
@@ -26,6 +26,8 @@ class Engine:
     said: list[Submit | Call | Cancel | Took] = field(default_factory=list)
     running: dict[int, Submit | Call] = field(default_factory=dict)
     most: int = 0
+    waiting: Waiting | None = None
+    """What the lane announced last."""
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -42,6 +44,9 @@ class Engine:
             self.most = max(self.most, len(self.running))
         elif isinstance(message, Cancel):
             self.running.pop(message.request, None)
+
+    def announce(self, waiting: Waiting | None, *, now: bool) -> None:
+        self.waiting = waiting
 
     def close(self) -> None:
         self.closed = True
@@ -70,7 +75,8 @@ class Engine:
             running_requests=len(self.running),
             slots=self.slots,
             credit_requests=self.slots - len(self.running),
-            credit_tokens=self.tokens,
+            credit_tokens=max(self.tokens, self.waiting.tokens if self.waiting is not None else 0),
+            prefill_step_tokens=100.0,
             prefill_tokens_per_s=100.0,
             draining=self.draining,
         )
@@ -91,7 +97,8 @@ async def turn() -> None:
 def check(lane: Lane, tickets: list[Ticket]) -> None:
     """What must hold between any two turns."""
     waiting = [ticket for ticket in tickets if ticket.value.id in lane._waiting]
-    assert lane.queued_requests == len(waiting) == len(lane._waiting)
+    assert lane.queued_requests == len(waiting) == len(lane._waiting) == len(lane._queue)
+    assert {request.id for request in lane._queue} == set(lane._waiting)
     assert lane.queued_tokens == sum(ticket.value.prompt_tokens for ticket in waiting)
     running = [ticket for replica in lane.replicas.values() for ticket in replica.tickets.values()]
     assert lane.open_requests() == len(waiting) + len(running)

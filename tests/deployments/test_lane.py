@@ -43,13 +43,13 @@ async def test_never_more_than_the_credit_is_on_the_way(door: Door) -> None:
     assert len(engine.submits) == 3
 
 
-async def test_the_token_budget_counts_what_is_on_the_way_and_is_overdrawn_once_at_most(door: Door) -> None:
+async def test_the_token_budget_counts_what_is_on_the_way_and_is_never_overdrawn(door: Door) -> None:
     engine = Engine(door.lane, slots=9, tokens=100)
     await engine.frame()
     for tokens in (60, 30, 20, 5):
         door.enter(tokens)
         await turn()
-    assert [len(submit.prompt_ids) for submit in engine.submits] == [60, 30, 20]
+    assert [len(submit.prompt_ids) for submit in engine.submits] == [60, 30]
     await engine.frame()
     assert [len(submit.prompt_ids) for submit in engine.submits] == [60, 30, 20, 5]
 
@@ -61,7 +61,7 @@ async def test_a_request_goes_where_it_begins_soonest(door: Door) -> None:
     for tokens in (300, 10, 10):
         door.enter(tokens)
         await turn()
-    assert [len(engine.submits) for engine in engines] == [1, 2]
+    assert sorted(len(engine.submits) for engine in engines) == [1, 2]
 
 
 async def test_a_submit_says_what_was_asked(door: Door) -> None:
@@ -70,7 +70,7 @@ async def test_a_submit_says_what_was_asked(door: Door) -> None:
     ticket = door.enter(3, first=5, temperature=0.5, stream=False)
     await turn()
     sampling = {"max_tokens": 8, "temperature": 0.5}
-    assert engine.submits == [Submit(ticket.value.id, 0, [5, 5, 5], sampling, False, None)]
+    assert engine.submits == [Submit(ticket.value.id, 0, [5, 5, 5], sampling, False, None, read_tokens=3)]
 
 
 async def test_a_slow_reader_finds_its_deltas_merged_by_choice(door: Door) -> None:
@@ -171,7 +171,19 @@ async def test_a_stream_of_a_lost_replica_goes_on_at_another(door: Door) -> None
 
     second = Engine(door.lane, name="b")
     await second.frame()
-    assert second.submits == [Submit(ticket.value.id, 1, [5, 5, 5], {"max_tokens": 8}, True, None, [7, 8, 9], 4)]
+    assert second.submits == [
+        Submit(
+            ticket.value.id,
+            1,
+            [5, 5, 5],
+            {"max_tokens": 8},
+            True,
+            None,
+            read_tokens=6,
+            said_ids=[7, 8, 9],
+            sent_characters=4,
+        )
+    ]
     await second.frame(Delta(ticket.value.id, 1, 0, " all", [3], "stop", cached_tokens=6))
     (last,) = ticket.take()
     assert (last.text, last.token_ids, last.cached_tokens) == (" all", [3], 2)
@@ -323,8 +335,8 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         door.enter(100)
     assert refused.value.status == 503
     assert refused.value.body["error"]["code"] == "overloaded"
-    # 400 prompt tokens, where 100 left in the last second.
-    assert refused.value.headers == {"retry-after": "4"}
+    # One left in the last second.
+    assert refused.value.headers == {"retry-after": "1"}
     await turn()
     check(door.lane, door.tickets)
 

@@ -128,5 +128,5 @@ async def test_of_lost_replicas_not_all_is_kept_for_ever(door: Door) -> None:
     for number in range(200):
         engine = Engine(door.lane, name=str(number))
         await engine.die()
-    assert len(door.lane._lost_health) < 100
+    assert len(door.lane._seen._lost_health) < 100
     assert Engine(door.lane, name="new").lane.replicas["new"].health == Health()

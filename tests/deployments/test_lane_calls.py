@@ -24,7 +24,9 @@ async def test_a_call_says_what_was_asked(door: Door) -> None:
     await engine.frame()
     ticket = door.call(b'{"a":1}', 7)
     await turn()
-    assert engine.calls == [Call(ticket.value.id, 0, "POST", "/v1/responses", [("accept", "*/*")], b'{"a":1}', 7)]
+    assert engine.calls == [
+        Call(ticket.value.id, 0, "POST", "/v1/responses", [("accept", "*/*")], b'{"a":1}', 7, read_tokens=7)
+    ]
 
 
 async def test_an_estimate_beyond_the_context_is_cut(door: Door) -> None:
@@ -32,6 +34,7 @@ async def test_an_estimate_beyond_the_context_is_cut(door: Door) -> None:
     await engine.frame()
     door.call(tokens=10**6)
     await turn()
+    await engine.frame()
     assert engine.calls[0].prompt_tokens == 4096
 
 

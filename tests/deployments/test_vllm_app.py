@@ -14,7 +14,7 @@ from deployments.vllm_app import CHUNK_BYTES, Application, CountedEngine
 pytestmark = pytest.mark.anyio
 
 ROUTER = b"router"
-CALL = Call(7, 1, "POST", "/v1/x", [("accept", "*/*")], b"{}", 100)
+CALL = Call(7, 1, "POST", "/v1/x", [("accept", "*/*")], b"{}", 100, read_tokens=100)
 
 
 def output(*tokens: int, finished: bool = False) -> Any:

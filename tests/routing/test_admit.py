@@ -1,57 +1,147 @@
-"""Is a request refused only when the queue is full, and with a Retry-After that follows the backlog?"""
+"""Is a request refused only when it must be, with a time at which it gets in?"""
+
+from heapq import heappop, heappush
+from random import Random
+from statistics import median
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing import Refusal, Request, admit
-
-REQUEST = Request(id=1, prompt_tokens=100, max_output_tokens=16, arrived_s=0.0, prefix=0)
-counts = st.integers(0, 10_000)
-rates = st.floats(0, 1e9, allow_nan=False)
+from routing import Gate, Queue, Request, Tier, admit, wait_s
+from routing.gate import RETRY_UNKNOWN_S
 
 
-def refuse(*, queued_tokens: int, drain_tokens_per_s: float) -> Refusal:
-    refusal = admit(
-        REQUEST,
-        queued_requests=8,
-        queued_tokens=queued_tokens,
-        drain_tokens_per_s=drain_tokens_per_s,
-        max_queued_requests=8,
-    )
+def request(number: int, *, tokens: int = 100, **what: object) -> Request:
+    return Request(id=number, prompt_tokens=tokens, max_output_tokens=16, arrived_s=0.0, key=number, **what)  # type: ignore[arg-type]
+
+
+class Door:
+    """A queue that empties in order, at a steady rate, through a gate."""
+
+    def __init__(self, limit: int, rate_per_s: float, seed: int = 0) -> None:
+        self.queue, self.gate, self.random = Queue(), Gate(limit), Random(seed)
+        self.rate_per_s, self.now_s, self._next_s = rate_per_s, 0.0, 0.0
+
+    def at(self, now_s: float) -> None:
+        """What leaves until then has left."""
+        while self._next_s <= now_s:
+            if (first := self.queue.first()) is not None:
+                self.queue.leave(first, self._next_s)
+                self.gate.drain.leave(self._next_s, first.prompt_tokens)
+            self._next_s += self.random.expovariate(self.rate_per_s)
+        self.now_s = now_s
+
+    def ask(self, one: Request) -> int | None:
+        refusal = admit(one, queue=self.queue, gate=self.gate, now_s=self.now_s)
+        if refusal is None:
+            self.queue.add(one)
+            self.gate.drain.enter(self.now_s)
+            return None
+        return refusal.retry_after_s
+
+
+def overloaded(*, patience: float, seed: int) -> list[bool]:
+    """Twice as many come as can leave. A third of the refused come again, once, after `patience` times what was told.
+
+    Whether they got in then.
+    """
+    door, random = Door(50, rate_per_s=10.0, seed=seed), Random(seed + 1)
+    events: list[tuple[float, int, int]] = []
+    at_s = 0.0
+    for number in range(4000):
+        at_s += random.expovariate(20.0)
+        heappush(events, (at_s, number, 0))
+    came = list[bool]()
+    while events:
+        now_s, number, told_s = heappop(events)
+        door.at(now_s)
+        again_s = door.ask(request(number))
+        if told_s:
+            came.append(again_s is None)
+        elif again_s is not None and now_s > 10 and number % 3 == 0:
+            heappush(events, (now_s + patience * again_s, number, again_s))
+    return came
+
+
+def test_who_waits_as_told_is_let_in_next() -> None:
+    came = overloaded(patience=1.0, seed=3)
+    assert len(came) > 200
+    assert sum(came) >= 0.9 * len(came)
+
+
+def test_who_comes_at_half_the_time_is_mostly_refused() -> None:
+    came = overloaded(patience=0.5, seed=4)
+    assert len(came) > 200
+    assert came.count(False) >= 0.5 * len(came)
+
+
+def test_the_time_told_is_about_the_time_at_which_there_is_a_place() -> None:
+    """Some of the refused try all the time, at each tenth of what they were told first."""
+    door, random = Door(50, rate_per_s=10.0, seed=5), Random(6)
+    events: list[tuple[float, int, float, float]] = []
+    at_s, errors = 0.0, list[float]()
+    for number in range(4000):
+        at_s += random.expovariate(20.0)
+        heappush(events, (at_s, number, 0.0, 0.0))
+    while events:
+        now_s, number, told_s, since_s = heappop(events)
+        door.at(now_s)
+        again_s = door.ask(request(number))
+        if again_s is None and told_s and now_s > 20:
+            errors.append(abs(told_s - (now_s - since_s)) / (now_s - since_s))
+        elif again_s is not None and number % 3 == 0 and now_s < at_s:
+            told_s, since_s = (told_s, since_s) if told_s else (float(again_s), now_s)
+            heappush(events, (now_s + told_s / 10, number, told_s, since_s))
+    assert len(errors) > 200
+    assert median(errors) <= 0.3
+
+
+@given(st.integers(1, 30), st.integers(0, 60))
+def test_only_a_full_gate_refuses(limit: int, inside: int) -> None:
+    gate = Gate(limit)
+    for _ in range(inside):
+        gate.drain.enter(0.0)
+    assert (gate.ask(1, 1.0) is None) == (inside < limit)
+
+
+def test_a_full_queue_answers_503_and_names_its_length() -> None:
+    gate = Gate(8)
+    for _ in range(8):
+        gate.drain.enter(0.0)
+    refusal = admit(request(1), queue=Queue(), gate=gate, now_s=1.0)
     assert refusal is not None
-    return refusal
-
-
-@given(queued_requests=counts, limit=st.integers(1, 10_000), queued_tokens=counts, rate=rates)
-def test_only_a_full_queue_refuses(queued_requests: int, limit: int, queued_tokens: int, rate: float):
-    refusal = admit(
-        REQUEST,
-        queued_requests=queued_requests,
-        queued_tokens=queued_tokens,
-        drain_tokens_per_s=rate,
-        max_queued_requests=limit,
-    )
-    assert (refusal is not None) == (queued_requests >= limit)
-
-
-def test_a_full_queue_answers_503_and_names_its_length():
-    refusal = refuse(queued_tokens=900, drain_tokens_per_s=100.0)
-    assert refusal.status == 503
+    assert (refusal.status, refusal.code, refusal.retry_after_s) == (503, "overloaded", RETRY_UNKNOWN_S)
     assert "8 requests" in refusal.reason
 
 
-def test_the_time_to_retry_is_when_the_backlog_and_this_prompt_are_gone():
-    assert refuse(queued_tokens=900, drain_tokens_per_s=100.0).retry_after_s == 10
-    assert refuse(queued_tokens=901, drain_tokens_per_s=100.0).retry_after_s == 11
+def test_a_tenant_at_its_own_limit_gets_429_whatever_room_there_is() -> None:
+    own = Gate(2)
+    own.drain.enter(0.0)
+    own.drain.enter(0.0)
+    for name in ("tenant_queued", "tenant_open"):
+        refusal = admit(request(1), queue=Queue(), gate=Gate(100), now_s=1.0, **{name: own})
+        assert refusal is not None
+        assert (refusal.status, refusal.code) == (429, "too_many_requests")
 
 
-def test_an_unknown_rate_says_a_minute_and_a_fast_one_a_second():
-    assert refuse(queued_tokens=5_000, drain_tokens_per_s=0.0).retry_after_s == 60
-    assert refuse(queued_tokens=5_000, drain_tokens_per_s=1e9).retry_after_s == 1
+def test_a_deadline_that_the_queue_can_not_meet_is_refused_at_once() -> None:
+    door = Door(1000, rate_per_s=10.0)
+    for number in range(100):
+        door.ask(request(number))
+    door.at(5.0)
+    late = request(200, deadline_s=8.0)
+    predicted_s = wait_s(late, queue=door.queue, gate=door.gate, now_s=5.0)
+    assert 2 < predicted_s < 12
+    refusal = admit(late, queue=door.queue, gate=door.gate, now_s=5.0)
+    assert refusal is not None
+    assert (refusal.status, refusal.code) == (503, "deadline")
+    assert admit(request(201, deadline_s=60.0), queue=door.queue, gate=door.gate, now_s=5.0) is None
+    urgent = request(202, deadline_s=8.0, tier=Tier.INTERACTIVE, tenant="other")
+    assert admit(urgent, queue=door.queue, gate=door.gate, now_s=5.0) is None, "its tenant has nothing waiting"
 
 
-@given(queued_tokens=counts, more_tokens=counts, rate=rates)
-def test_a_longer_backlog_never_means_an_earlier_retry(queued_tokens: int, more_tokens: int, rate: float):
-    now = refuse(queued_tokens=queued_tokens, drain_tokens_per_s=rate).retry_after_s
-    later = refuse(queued_tokens=queued_tokens + more_tokens, drain_tokens_per_s=rate).retry_after_s
-    assert 1 <= now <= later <= 3600
+def test_a_deadline_is_not_refused_on_a_guess() -> None:
+    queue, gate = Queue(), Gate(10)
+    assert admit(request(1, deadline_s=0.1), queue=queue, gate=gate, now_s=0.0) is None
+    queue.add(request(2))
+    assert admit(request(1, deadline_s=0.1), queue=queue, gate=gate, now_s=0.0) is None
