@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments import link
 from deployments.continuation import SoFar, go_on, may_continue, rest
 from deployments.frames import Delta, Submit
 from deployments.lane import RETRIES, Lane
 from deployments.openai_wire import ApiError
 from tests.deployments.fake_engine import CACHED_TOKENS, SAYING, FakeEngine, expected
 
-STREAMS = 16
+REPLICAS, STREAMS = 3, 6
 FOR_EVER = 10**9
 
 
@@ -84,33 +85,44 @@ class Replicas:
 
     lane: Lane
     random: Random
-    engines: list[FakeEngine] = field(default_factory=list)
+    engines: dict[str, FakeEngine] = field(default_factory=dict)
     unheard: list[FakeEngine] = field(default_factory=list)
     read: int = 0
-    unlucky: int = 0
-    """Requests that lost one replica after another before any had said something."""
+    given_up: int = 0
+    """Streams that lost RETRIES + 1 replicas before any of them said a word."""
 
     def add(self) -> None:
-        engine = FakeEngine(step_s=[0.0])
-        engine.join(self.lane, f"replica {len(self.engines)} {self.random.random()}")
-        self.engines.append(engine)
+        name, engine = f"replica {self.random.random()}", FakeEngine(step_s=[0.0])
+        engine.join(self.lane, name)
+        self.engines[name] = engine
 
     async def kill(self, how: Callable[[FakeEngine], None]) -> None:
         """One of them, once it has said something of a stream."""
-        place = self.random.randrange(len(self.engines))
-        victim = self.engines[place]
-        tokens = self.random.randint(1, 40)
-        await victim.until(lambda: victim.said_tokens >= tokens)
-        how(victim)
-        self.engines.remove(victim)
-        self.unheard.append(victim)
+        victim = await self._talking(self.random.randint(1, 40))
+        how(self.engines[victim])
         # Not in the same turn: the poll of a closed end takes back its reader of a number that a new one would have.
-        async with asyncio.timeout(5.0):
-            while len(self.lane.replicas) > len(self.engines):
+        async with asyncio.timeout(10.0):
+            while victim in self.lane.replicas:
                 await asyncio.sleep(0)
-        self.add()
         while len(self.unheard) > 5:
             self.unheard.pop(0).close()
+
+    async def _talking(self, tokens: int) -> str:
+        """The name of one that has said so many tokens of a stream."""
+        async with asyncio.timeout(120.0):  # with a busy machine, whose links are lost by themselves
+            while True:
+                self._replace()
+                talking = [name for name, engine in self.engines.items() if engine.said_tokens >= tokens]
+                if talking:
+                    return self.random.choice(talking)
+                await asyncio.sleep(0)
+
+    def _replace(self) -> None:
+        """Those that were lost: killed, or because this process was held up for longer than the link bears."""
+        lost = [name for name in self.engines if name not in self.lane.replicas]
+        self.unheard += [self.engines.pop(name) for name in lost]
+        while len(self.engines) < REPLICAS:
+            self.add()
 
     async def client(self) -> None:
         while True:
@@ -131,9 +143,9 @@ class Replicas:
             try:
                 deltas.extend(ticket.take())
             except ApiError:
-                assert not deltas, "nothing was said yet"
-                assert ticket.attempt == RETRIES
-                self.unlucky += 1
+                assert not deltas
+                assert ticket.attempt >= RETRIES
+                self.given_up += 1
                 return
         said = expected(prompt, **sampling)
         assert "".join(delta.text for delta in deltas) == said.text
@@ -145,12 +157,11 @@ class Replicas:
         assert deltas[-1].cached_tokens == CACHED_TOKENS
 
 
-async def suffer(deaths: int) -> Replicas:
+async def suffer(deaths: int, monkeypatch: pytest.MonkeyPatch) -> Replicas:
     """Kills so many replicas under streams."""
+    monkeypatch.setattr(link, "LINGER_S", 0.1)  # goodbyes don't go far
     lane = Lane("m", max_queued_requests=STREAMS, log=lambda _: None, continuations=FOR_EVER)
     replicas = Replicas(lane, Random(7))
-    for _ in range(3):
-        replicas.add()
     clients = [asyncio.ensure_future(replicas.client()) for _ in range(STREAMS)]
     try:
         for number in range(deaths):
@@ -166,23 +177,26 @@ async def suffer(deaths: int) -> Replicas:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
         lane.close()
-        for engine in replicas.engines + replicas.unheard:
+        for engine in [*replicas.engines.values(), *replicas.unheard]:
             engine.close()
     return replicas
 
 
 @pytest.mark.anyio
-async def test_streams_outlive_their_replicas() -> None:
-    replicas = await suffer(9)
+async def test_streams_outlive_their_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas = await suffer(9, monkeypatch)
     assert replicas.lane.continuations >= 9
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.anyio
-async def test_streams_outlive_2000_replicas(record_property: Callable[[str, object], None]) -> None:
-    replicas = await suffer(2000)
+async def test_streams_outlive_2000_replicas(
+    monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    replicas = await suffer(2000, monkeypatch)
     assert replicas.lane.continuations >= 2000
-    assert replicas.unlucky <= 5
+    assert replicas.given_up < replicas.read / 1000
     record_property("streams continued", replicas.lane.continuations)
     record_property("streams read to their end", replicas.read)
+    record_property("streams given up before their first token", replicas.given_up)
