@@ -197,12 +197,14 @@ async def _under(load: Load, url: str) -> AsyncIterator[None]:
 async def _ask(client: httpx.AsyncClient, load: Load, seconds: list[float], max_tokens: int) -> None:
     body = {"model": "tiny", "prompt": "A class is", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
     body |= {"stream_options": {"include_usage": True}}
-    began_s = time.monotonic()
+    began_s, text = time.monotonic(), ""
     try:
         async with client.stream("POST", "/v1/completions", json=body) as response:
-            text = "".join([part async for part in response.aiter_text()])
+            async for part in response.aiter_text():
+                text += part
     except httpx.HTTPError as error:
-        load.outcomes[repr(error)] += 1
+        after_s = time.monotonic() - began_s
+        load.outcomes[f"{error!r} at {time.strftime('%T')} after {after_s:.2f} s and {len(text)} characters"] += 1
         return
     seconds.append(time.monotonic() - began_s)
     whole = f'"completion_tokens":{max_tokens}' in text and text.endswith("data: [DONE]\n\n")
