@@ -13,6 +13,9 @@ from autoscaling.traffic import LONG_S, SHORT_S, Traffic
 LEAST_SHARE = 0.25
 """Of a replica's time that load may take at least: a token target that even an idle engine misses asks for no more."""
 
+TOKEN_SHARE = 0.6
+"""Of the token target that a step takes in the mean: long prompts stall some steps, and most answers should meet it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
@@ -79,11 +82,14 @@ def foreseen(fleet: Fleet, memory: Memory, targets: Targets, *, silent_are_full:
 def time_share(capacity: Capacity, targets: Targets) -> float:
     """Of a replica's time that load may take.
 
-    With a share r of it taken by tokens, a step of step_s takes step_s / (1 - r): that must stay within token_s.
+    With a share r of it taken by tokens, a step of step_s takes step_s / (1 - r): that should stay within TOKEN_SHARE
+    of token_s.
     """
     if capacity.costs is None:
         return targets.target_utilization
-    return max(LEAST_SHARE, min(targets.target_utilization, 1 - capacity.costs.step_s / targets.token_s))
+    return max(
+        LEAST_SHARE, min(targets.target_utilization, 1 - capacity.costs.step_s / (TOKEN_SHARE * targets.token_s))
+    )
 
 
 def _certain_share(requests: float, spread: float) -> float:

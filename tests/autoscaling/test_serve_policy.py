@@ -262,7 +262,7 @@ def test_the_policy_works_by_value_where_this_project_is_not_installed():
 
 
 def test_what_engines_measured_reaches_the_decision():
-    """One replica by slots, three by the time that prompts take, and two for what comes until they serve."""
+    """One replica by slots, four by the time that prompts take, and two for what comes until they serve."""
     application = Application(ENGINE)
     application.targets[ENGINE] = 1
     application.run(ENGINE, running=1.0)
@@ -272,7 +272,7 @@ def test_what_engines_measured_reaches_the_decision():
             report |= {"step_s": 0.01, "sequence_s": 0.0005, "prompt_token_s": 0.0001}
         else:
             report |= {"long_requests.tiny": 1_200.0, "long_tokens.tiny": 1_200_000.0}
-    assert application.tick()["engine-tiny"] == 5
+    assert application.tick()["engine-tiny"] == 6
 
 
 def test_two_routers_are_counted_together():

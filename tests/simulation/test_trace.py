@@ -85,3 +85,10 @@ def test_only_what_engines_take_is_played(tmp_path: Path) -> None:
     path.write_text("t_s,input_tokens,output_tokens\n0,10,5\n1,100,5\n2,10,6\n")
     assert read(path).fitting(15).requests == 1
     assert read(path).fitting(16).prompt_tokens.tolist() == [10, 10]
+
+
+def test_a_prompt_beyond_all_measure_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("t_s,input_tokens,output_tokens\n0,10,5\n1,99999999999,5\n")
+    with pytest.raises(BadTrace, match="request 2: has more than 2\\^31 tokens"):
+        read(path)
