@@ -186,6 +186,25 @@ class ClusterSettings(BaseModel):
     """`local` starts Ray on this machine, on loopback, for as long as the fleet runs."""
 
 
+class Tenant(BaseModel):
+    """Somebody who shares the fleet, known by keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
+    """Letters, digits, `.`, `_` and `-`."""
+    key_hashes: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1)]
+    """SHA-256 of each of its keys, in hexadecimal: `printf %s KEY | sha256sum`."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Its share of tokens beside those of the others, while they wait too."""
+    tier: Literal["interactive", "standard", "batch"] = "interactive"
+    """The most urgent tier that it gets, whatever its requests ask for."""
+    max_queued_requests: Annotated[int, Field(ge=1)] | None = None
+    """Requests that it may have waiting in one router for one model (429). null: as many as the router keeps."""
+    max_open_requests: Annotated[int, Field(ge=1)] | None = None
+    """The same of those that wait or run. null: no limit of its own."""
+
+
 class Fleet(BaseModel):
     """Everything that fleet.yaml says."""
 
@@ -196,6 +215,20 @@ class Fleet(BaseModel):
     router: RouterSettings = RouterSettings()
     scaling: Scaling = Scaling()
     cluster: ClusterSettings = ClusterSettings()
+    tenants: list[Tenant] = []
+    """Who may ask. Empty: anybody, without a key."""
+
+    @field_validator("tenants")
+    @classmethod
+    def _tenants_differ(cls, tenants: list[Tenant]) -> list[Tenant]:
+        for what, values in (
+            ("name", [tenant.name for tenant in tenants]),
+            ("key hash", [key for tenant in tenants for key in tenant.key_hashes]),
+        ):
+            for value, count in Counter(values).most_common(1):
+                if count > 1:
+                    raise ValueError(f"each {what} may appear once, {value!r} appears {count} times")
+        return tenants
 
     @field_validator("models")
     @classmethod

@@ -37,6 +37,8 @@ NOT_MESSAGES = frozenset(
 SCORES = frozenset({"/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"})
 """Here documents may be made of parts, as messages are."""
 
+SALTED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
+"""Routes whose bodies may hold a `cache_salt`."""
 UNTOKENED = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
 BYTES_PER_TOKEN = 4
 
@@ -120,3 +122,11 @@ def _remote_media(value: Any) -> str | None:
                     return key
                 left.append(held)
     return None
+
+
+def salted(path: str, body: bytes, salt: str) -> bytes:
+    """The body of an object that is not empty, such that the engine shares its prefixes with this salt's alone."""
+    start = body.find(b"{") + 1
+    if path not in SALTED or not start or b"\0" in body[: start + 1]:  # UTF-16 can be read, too
+        return body
+    return body[:start] + f'"cache_salt":{json.dumps(salt)},'.encode() + body[start:]

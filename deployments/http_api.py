@@ -1,7 +1,7 @@
 """Which routes does the router offer over HTTP, and what does each answer?"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from deployments import anthropic_errors, forward, limits
-from deployments.fleet import Limits, RouterSettings
+from deployments.fleet import Limits, RouterSettings, Tenant
 from deployments.lane import Lane
 from deployments.open_requests import OpenRequests
 from deployments.openai_answers import Answer, Usage, error_event
@@ -27,10 +27,14 @@ from deployments.patience import Patience
 from deployments.render import Renderer
 from deployments.reply import Send, relay, respond, stream, whole
 from deployments.router_metrics import RouterMetrics
+from deployments.tenants import Tenants
 from deployments.ticket import Ticket
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+OPEN = frozenset({"/health", "/ready", "/metrics"})
+"""Routes that need no key."""
 
 
 @dataclass(eq=False, slots=True)
@@ -59,8 +63,10 @@ class HttpApi:
         desks: dict[str, Desk],
         metrics: RouterMetrics,
         settings: RouterSettings,
+        tenants: Sequence[Tenant] = (),
     ) -> None:
         self._desks, self._metrics, self._settings = desks, metrics, settings
+        self._tenants = Tenants(tenants)
         self._allowed = forward.Allowed(
             media_urls=settings.allow_media_urls, chat_templates=settings.allow_chat_templates
         )
@@ -82,6 +88,8 @@ class HttpApi:
             return
         try:
             route = self._route(scope)
+            if scope["path"] not in OPEN:
+                self._tenants.identify(scope["headers"])
             if scope["method"] == "GET":
                 await route(scope, receive, send)
             else:
@@ -114,7 +122,7 @@ class HttpApi:
         if request.max_completion_tokens is not None:
             request.max_tokens = request.max_completion_tokens
         ids = await desk.renderer.chat(request)
-        await self._run(desk, request, [ids], receive, send, chat=True)
+        await self._run(desk, request, [ids], scope, receive, send, chat=True)
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive, self._settings.limits)
@@ -128,7 +136,7 @@ class HttpApi:
             prompt if isinstance(prompt, list) else await desk.renderer.text(prompt, special)
             for prompt in request.prompts()
         ]
-        await self._run(desk, request, prompts, receive, send, chat=False)
+        await self._run(desk, request, prompts, scope, receive, send, chat=False)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._forward(scope, await _body(receive, self._settings.limits), receive, send)
@@ -141,8 +149,11 @@ class HttpApi:
             forward.check(path, fields, self._allowed)
             limits.check(fields, self._settings.limits)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
+        sender = self._tenants.sender(scope["headers"], fields.get("service_tier") if fields is not None else None)
+        if sender.cache_salt is not None and fields:
+            body = forward.salted(path, body, sender.cache_salt)
         with _watched(desk.lane, receive, self._settings, stream=False) as tickets:
-            tickets.append(desk.lane.call(path, passed, body, tokens))
+            tickets.append(desk.lane.call(path, passed, body, tokens, sender))
             took = partial(desk.lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
             status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model, tokens), took, as_event)
@@ -154,6 +165,7 @@ class HttpApi:
         desk: Desk,
         request: Common,
         prompts: list[list[int]],
+        scope: Scope,
         receive: Receive,
         send: Send,
         *,
@@ -166,10 +178,10 @@ class HttpApi:
         for ids in prompts:
             limits.check_prompt(len(ids), self._settings.limits, field)
             _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
-        news = asyncio.Event()
+        news, sender = asyncio.Event(), self._tenants.sender(scope["headers"], request.service_tier)
         with _watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
             for ids in prompts:
-                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news))
+                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=sender))
             metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)))
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered)

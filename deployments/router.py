@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from autoscaling import Targets
+from deployments import tenants
 from deployments.declare import engine_name
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
@@ -47,7 +48,7 @@ class Router:
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
         self._metrics = RouterMetrics(Targets(**fleet.scaling.model_dump()))
-        self._api = HttpApi(self._desks, self._metrics, fleet.router)
+        self._api = HttpApi(self._desks, self._metrics, fleet.router, fleet.tenants)
         self._settle_s = fleet.router.settle_s
         self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port), fleet.router.limits)
         await self._http.start()
@@ -121,6 +122,8 @@ def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
         max_queued_requests=fleet.router.max_queued_requests,
         log=log.warning,
         continuations=fleet.router.continuations,
+        weights=tenants.weights(fleet.tenants),
+        limits=tenants.limits(fleet.tenants),
     )
     created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
     wakes, reasons = model.replicas.min == 0, bool(model.engine.get("reasoning_parser"))

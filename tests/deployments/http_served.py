@@ -16,7 +16,7 @@ import openai
 import uvicorn
 
 from autoscaling import Targets
-from deployments.fleet import RouterSettings
+from deployments.fleet import RouterSettings, Tenant
 from deployments.http_api import Desk, HttpApi
 from deployments.http_connection import Connection
 from deployments.lane import Lane
@@ -90,6 +90,7 @@ async def serve(
     max_queued_requests: int = 100,
     wakes: bool = False,
     settings: RouterSettings = USUAL,
+    tenants: Sequence[Tenant] = (),
 ) -> AsyncIterator[Served]:
     """Serves the tokenizer in `folder` with these engines, until the end."""
     lane = Lane(MODEL, max_queued_requests=max_queued_requests, log=lambda _: None)
@@ -98,7 +99,7 @@ async def serve(
         with ThreadPoolExecutor(max_workers=1) as threads:
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
-            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings)
+            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, tenants)
             async with _server(api, settings) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines

@@ -11,6 +11,7 @@ from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failur
 from deployments.lane import Lane
 from deployments.openai_wire import ApiError
 from deployments.replica import Replica
+from deployments.sender import ANYBODY, Sender
 from deployments.ticket import Ticket
 
 
@@ -119,9 +120,11 @@ class Door:
     log: list[str]
     tickets: list[Ticket] = field(default_factory=list)
 
-    def enter(self, tokens: int = 10, *, stream: bool = True, first: int = 0, **sampling: Any) -> Ticket:
-        ids = [first] * tokens
-        ticket = self.lane.enter(ids, {"max_tokens": 8} | sampling, stream=stream, news=asyncio.Event())
+    def enter(
+        self, tokens: int = 10, *, stream: bool = True, first: int = 0, sender: Sender = ANYBODY, **sampling: Any
+    ) -> Ticket:
+        ids, asked = [first] * tokens, {"max_tokens": 8} | sampling
+        ticket = self.lane.enter(ids, asked, stream=stream, news=asyncio.Event(), sender=sender)
         self.tickets.append(ticket)
         return ticket
 

@@ -1,0 +1,112 @@
+"""Who sends a request, by its key, and how urgent may it be?
+
+Keys are compared as hashes and in constant time; neither keys nor hashes are ever written anywhere.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from hmac import compare_digest
+from math import inf, isfinite
+
+import routing
+from deployments.admission import TenantLimits
+from deployments.fleet import Tenant
+from deployments.openai_wire import ApiError
+from deployments.sender import Sender
+
+TIERS = {
+    "priority": routing.Tier.INTERACTIVE,
+    "auto": routing.Tier.STANDARD,
+    "default": routing.Tier.STANDARD,
+    "scale": routing.Tier.STANDARD,
+    "standard_only": routing.Tier.STANDARD,
+    "flex": routing.Tier.BATCH,
+}
+"""By `service_tier`: OpenAI's names, and Anthropic's."""
+DEADLINE = b"x-headrace-deadline-s"
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Tenants:
+    """Those of a fleet. Without any, everybody is one tenant and needs no key."""
+
+    def __init__(self, tenants: Sequence[Tenant]) -> None:
+        self._by_start: dict[str, list[tuple[str, Tenant]]] = {}
+        for tenant in tenants:
+            for key_hash in tenant.key_hashes:
+                self._by_start.setdefault(key_hash[:4], []).append((key_hash, tenant))
+
+    def identify(self, headers: Headers) -> Tenant | None:
+        """Whose key it is; None where nobody needs one. Raises ApiError(401)."""
+        if not self._by_start:
+            return None
+        key = _key(headers)
+        if key is None:
+            raise _unauthorized("This server needs an API key: `Authorization: Bearer KEY`.")
+        digest, found = sha256(key).hexdigest(), None
+        for key_hash, tenant in self._by_start.get(digest[:4], ()):
+            if compare_digest(digest, key_hash):
+                found = tenant
+        if found is None:
+            raise _unauthorized("The API key is not one of this server's.")
+        return found
+
+    def sender(self, headers: Headers, service_tier: object) -> Sender:
+        """On whose behalf a request comes, and how urgently. Raises ApiError (401, or 400 for what it asks)."""
+        headers = list(headers)
+        tenant, tier, deadline_s = self.identify(headers), _tier(service_tier), _deadline_s(headers)
+        if tenant is None:
+            return Sender(tier=tier, deadline_s=deadline_s)
+        tier = max(tier, routing.Tier[tenant.tier.upper()])
+        return Sender(tenant=tenant.name, tier=tier, deadline_s=deadline_s, cache_salt=tenant.name)
+
+
+def weights(tenants: Iterable[Tenant]) -> dict[str, float]:
+    """By name."""
+    return {tenant.name: tenant.weight for tenant in tenants}
+
+
+def limits(tenants: Iterable[Tenant]) -> dict[str, TenantLimits]:
+    """By name."""
+    return {
+        tenant.name: TenantLimits(queued_requests=tenant.max_queued_requests, open_requests=tenant.max_open_requests)
+        for tenant in tenants
+    }
+
+
+def _key(headers: Headers) -> bytes | None:
+    """From OpenAI's header, or Anthropic's."""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name == b"x-api-key":
+            return value.strip()
+    return None
+
+
+def _tier(service_tier: object) -> routing.Tier:
+    if service_tier is None:
+        return routing.Tier.STANDARD
+    tier = TIERS.get(service_tier) if isinstance(service_tier, str) else None
+    if tier is None:
+        raise ApiError(400, f"'service_tier' must be one of: {', '.join(TIERS)}.", param="service_tier")
+    return tier
+
+
+def _deadline_s(headers: Headers) -> float:
+    value = next((value for name, value in headers if name == DEADLINE), None)
+    if value is None:
+        return inf
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not isfinite(seconds) or seconds <= 0:
+        name = DEADLINE.decode()
+        raise ApiError(400, f"The header {name} must be a number of seconds above 0.", param=name)
+    return seconds
+
+
+def _unauthorized(message: str) -> ApiError:
+    return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
