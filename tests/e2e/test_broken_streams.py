@@ -61,7 +61,7 @@ class Said:
 class Readers:
     """Clients that each ask for one stream again and again, while they may."""
 
-    client: httpx.AsyncClient
+    url: str
     bodies: list[dict[str, Any]]
     right: list[Said]
     go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,12 +69,18 @@ class Readers:
     read: int = 0
 
     async def read_on(self, place: int) -> None:
-        while True:
-            await self.go.wait()
-            self.busy += 1
-            assert await read(self.client, self.bodies[place]) == self.right[place], self.bodies[place]
-            self.busy -= 1
-            self.read += 1
+        async with connected(self.url) as client:
+            while True:
+                await self.go.wait()
+                self.busy += 1
+                assert await read(client, self.bodies[place]) == self.right[place], self.bodies[place]
+                self.busy -= 1
+                self.read += 1
+
+
+def connected(url: str) -> httpx.AsyncClient:
+    """A client with connections of its own."""
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False)
 
 
 async def read(client: httpx.AsyncClient, body: dict[str, Any]) -> Said:
@@ -115,15 +121,15 @@ def test_streams_outlive_their_engines(fleet: DetachedFleet, record_property: Ca
 
 
 async def _break(fleet: DetachedFleet) -> dict[str, float]:
-    async with httpx.AsyncClient(base_url=fleet.url, timeout=PATIENCE_S, trust_env=False) as client:
+    async with connected(fleet.url) as client:
         await _until_whole(client, without=set())
         bodies = _bodies(await _bias(client))
         right = await asyncio.gather(*[read(client, body) for body in bodies])
         assert any(not said.text.isascii() for said in right)
-        readers = Readers(client, bodies, right)
+        readers = Readers(fleet.url, bodies, right)
         async with asyncio.TaskGroup() as group:
             reading = [group.create_task(readers.read_on(place)) for place in range(len(bodies))]
-            waits_s = [await _round(fleet, readers) for _ in range(ROUNDS)]
+            waits_s = [await _round(fleet, client, readers) for _ in range(ROUNDS)]
             for task in reading:
                 task.cancel()
         return {
@@ -135,19 +141,19 @@ async def _break(fleet: DetachedFleet) -> dict[str, float]:
         }
 
 
-async def _round(fleet: DetachedFleet, readers: Readers) -> float:
+async def _round(fleet: DetachedFleet, client: httpx.AsyncClient, readers: Readers) -> float:
     """Kills engines that run streams, and waits for the streams, then for the engines; seconds for the latter."""
     running: dict[str, float] = {}
     readers.go.set()
     while sum(running.values()) < 0.8 * len(readers.bodies):
-        running = await _samples(readers.client, "replica_running_requests")
+        running = await _samples(client, "replica_running_requests")
     for victim in _oldest(fleet)[:KILLS]:
         victim.send_signal(signal.SIGKILL)
     readers.go.clear()
     began_s = monotonic()
     while readers.busy:
         await asyncio.sleep(0.05)
-    await _until_whole(readers.client, without=set(running))
+    await _until_whole(client, without=set(running))
     return monotonic() - began_s
 
 
