@@ -81,6 +81,12 @@ class Model(BaseModel):
             raise ValueError(f"{self.name}: tensor_parallel is still auto")
         return self.tensor_parallel
 
+    @property
+    def reasons(self) -> bool:
+        """Its text is parsed for reasoning."""
+        nested = self.engine.get("structured_outputs_config") or {}
+        return bool(self.engine.get("reasoning_parser") or nested.get("reasoning_parser"))
+
     @field_validator("tensor_parallel", mode="before")
     @classmethod
     def _number_or_auto(cls, given: object) -> object:

@@ -126,8 +126,7 @@ def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
         limits=tenants.limits(fleet.tenants),
     )
     created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
-    wakes, reasons = model.replicas.min == 0, bool(model.engine.get("reasoning_parser"))
-    return Desk(lane, Renderer(model.source, threads), created, wakes, reasons)
+    return Desk(lane, Renderer(model.source, threads), created, wakes=model.replicas.min == 0, reasons=model.reasons)
 
 
 def _kept(models: set[str]) -> set[str]:

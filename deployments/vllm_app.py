@@ -13,7 +13,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.engine_arguments import SERVER_SETTINGS
 from deployments.frames import WINDOW_BYTES, Call, Failure, Part
 from deployments.link import EngineEnd
 
@@ -286,19 +285,16 @@ def _receiver(body: bytes, gone: asyncio.Event) -> Callable[[], Awaitable[dict[s
 async def build(llm: Any, arguments: dict[str, Any], work_arrived: Callable[[], None]) -> Application:
     """vLLM's application over a running AsyncLLM, as its own server would set it up.
 
-    `arguments` are the engine's and those of SERVER_SETTINGS that the fleet gives; `work_arrived` is told of each
-    request before the engine is.
+    `arguments` are the engine's, as it has completed them (a reasoning parser in its config of structured outputs), and
+    those of SERVER_SETTINGS that the fleet gives; `work_arrived` is told of each request before the engine is.
     """
-    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
     from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
-    settings = {name: value for name, value in arguments.items() if name in SERVER_SETTINGS}
-    engine_args = AsyncEngineArgs(**{name: value for name, value in arguments.items() if name not in SERVER_SETTINGS})
     # Routers let templates pass only where the fleet allows them.
     ours = {"disable_fastapi_docs": True, "trust_request_chat_template": True}
-    args = Namespace(**(vars(FrontendArgs()) | vars(engine_args) | settings | ours))
+    args = Namespace(**(vars(FrontendArgs()) | arguments | ours))
     tasks = await llm.get_supported_tasks()
     app = build_app(args, tasks, llm.model_config)
     engine: Any = CountedEngine(llm, work_arrived)

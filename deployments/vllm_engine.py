@@ -93,9 +93,8 @@ class VllmEngine:
         said = Said()
         envs.disable_envs_cache()
         try:
-            config = AsyncEngineArgs(**with_configs(arguments, AsyncEngineArgs)).create_engine_config(
-                UsageContext.OPENAI_API_SERVER
-            )
+            asked = AsyncEngineArgs(**with_configs(arguments, AsyncEngineArgs))
+            config = asked.create_engine_config(UsageContext.OPENAI_API_SERVER)
             engine = AsyncLLM.from_vllm_config(config, stat_loggers=[logger], disable_log_stats=True)
         except Exception as error:
             raise EngineFailed(said.reason(error)) from error
@@ -104,7 +103,7 @@ class VllmEngine:
         # vLLM adds its Prometheus recorder unasked; nobody can read it here.
         manager: Any = engine.logger_manager
         manager.stat_loggers = [meter]
-        return cls(engine, meter, claim, arguments | model.engine)
+        return cls(engine, meter, claim, model.engine | vars(asked))
 
     async def application(self) -> vllm_app.Application:
         """vLLM's own HTTP application over this engine."""

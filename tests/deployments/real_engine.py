@@ -49,6 +49,7 @@ async def _let_in(engine: Any) -> dict[str, Any]:
         "address": engine._link.address,
         "engine_key": engine._link.public_key.decode(),
         "keys": [public.decode(), secret.decode()],
+        "reasons": engine._model.reasons,
         "facts": {"max_model_len": engine._engine.max_model_len, "pooling": pooling, "verified": verified},
     }
 

@@ -87,7 +87,11 @@ async def main(folder: str, port: int) -> None:
         lane = Lane(NAME, max_queued_requests=100, log=lambda _: None, continuations=FOR_EVER)
         links = Links(lane, told)
         settings = RouterSettings()
-        api = HttpApi({NAME: Desk(lane, renderer, created=1, wakes=False)}, RouterMetrics(Targets()), settings)
+        api = HttpApi(
+            {NAME: Desk(lane, renderer, created=1, wakes=False, reasons=told["reasons"])},
+            RouterMetrics(Targets()),
+            settings,
+        )
 
         async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             cuts = scope["type"] == "http" and scope["path"].startswith("/cut/")

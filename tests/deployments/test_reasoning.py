@@ -31,7 +31,6 @@ CASES: dict[str, Case] = {
     "no thoughts": forwarded.chat(),
     "no thoughts, streamed": forwarded.chat(**STREAMED),
     "log-probabilities of thoughts": forwarded.chat(logprobs=True, **THINKS),
-    "a text, which is never parsed": forwarded.text(),
     "a response": forwarded.response(),
     "a response, streamed": forwarded.response(stream=True),
     "a message": forwarded.message(),

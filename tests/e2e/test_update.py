@@ -173,17 +173,16 @@ async def _until(happened: Callable[[], bool]) -> None:
 async def _under(load: Load, url: str) -> AsyncIterator[None]:
     """Load, until the block has ended and what was asked then has been answered."""
     go_on = True
-    client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0))
 
     async def stream(number: int) -> None:
         while go_on and number < load.streams:
-            await _ask(client, load, load.stream_s, max_tokens=CONTEXT_TOKENS - 48)
+            await _ask(url, load, load.stream_s, max_tokens=CONTEXT_TOKENS - 48)
 
     async def quick(number: int) -> None:
         while go_on and number < load.quick:
-            await _ask(client, load, load.quick_s, max_tokens=4)
+            await _ask(url, load, load.quick_s, max_tokens=4)
 
-    async with client, asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         for number in range(load.streams):
             group.create_task(stream(number))
         for number in range(load.quick):
@@ -194,12 +193,16 @@ async def _under(load: Load, url: str) -> AsyncIterator[None]:
             go_on = False
 
 
-async def _ask(client: httpx.AsyncClient, load: Load, seconds: list[float], max_tokens: int) -> None:
+async def _ask(url: str, load: Load, seconds: list[float], max_tokens: int) -> None:
+    """With a client of its own, so that no pool closes what another request was just given."""
     body = {"model": "tiny", "prompt": "A class is", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
     body |= {"stream_options": {"include_usage": True}}
     began_s, text = time.monotonic(), ""
     try:
-        async with client.stream("POST", "/v1/completions", json=body) as response:
+        async with (
+            httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, verify=False) as client,
+            client.stream("POST", "/v1/completions", json=body) as response,
+        ):
             async for part in response.aiter_text():
                 text += part
     except httpx.HTTPError as error:
