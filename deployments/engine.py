@@ -71,6 +71,7 @@ class Engine:
             "max_model_len": self._engine.max_model_len,
             "slots": self._engine.slots,
             "dtype": self._engine.dtype,
+            "caches": self._engine.caches,
             "pooling": await self._engine.pooling_task() if self._engine.pools else None,
             "verified": self._verdict.reference_distance is not None,
             "pid": os.getpid(),

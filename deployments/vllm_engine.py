@@ -59,6 +59,8 @@ class VllmEngine:
         self.step_tokens: int = config.scheduler_config.max_num_batched_tokens
         cache = config.cache_config
         self.kv_tokens: int = (cache.num_gpu_blocks or 0) * cache.block_size
+        self.caches: bool = bool(cache.enable_prefix_caching)
+        """It keeps prefixes of prompts."""
         self._processes = _processes(engine)
         self._resumption = Resumption(engine)
         self._reads: dict[str, int] = {}
