@@ -1,6 +1,8 @@
 """Do bad replicas get a rest, good ones none, and does nobody flap?"""
 
-from hypothesis import given
+from math import isclose
+
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from routing.breaker import (
@@ -38,9 +40,10 @@ def test_rests_get_longer_unless_a_long_time_of_service_is_between_them(story: l
         assert before.until_s is not None
         assert after.until_s is not None
         began_s = after.until_s - after.rest_s
-        assert began_s >= before.until_s, "no rest begins in another"
+        assert began_s > before.until_s - 1e-6, "no rest begins in another"
         served_s = began_s - after.served_since_s if after.served_since_s >= before.until_s else 0.0
         longer_s = min(2 * before.rest_s, LONGEST_REST_S)
+        assume(not isclose(served_s, FORGET_S))  # where rounding decides
         assert after.rest_s == (FIRST_REST_S if served_s >= FORGET_S else longer_s)
 
 
