@@ -75,6 +75,10 @@ class Trace:
         )
 
 
+MOST_REQUESTS = 10_000_000
+"""Of a trace that is repeated."""
+
+
 def read(path: Path) -> Trace:
     """CSV (`TIMESTAMP,ContextTokens,GeneratedTokens`, `arrival_s,prompt_tokens,output_tokens` or
     `t_s,input_tokens,output_tokens`) or JSONL (`timestamp` in ms, `input_length`, `output_length`, perhaps `hash_ids`),
@@ -91,8 +95,15 @@ def read(path: Path) -> Trace:
 
 
 def tiled(trace: Trace, *, least_s: float) -> Trace:
-    """The trace again and again until it lasts for `least_s`; the next begins a mean pause after the last arrival."""
+    """The trace again and again until it lasts for `least_s`; the next begins a mean pause after the last arrival.
+
+    Raises BadTrace where that makes more than MOST_REQUESTS.
+    """
     pause_s = trace.span_s / max(1, trace.requests - 1) or 1.0
+    if least_s / (trace.span_s + pause_s) * trace.requests > MOST_REQUESTS:
+        raise BadTrace(
+            f"lasts {trace.span_s:.3g} s: repeated for {least_s:g} s it has more than {MOST_REQUESTS:,} requests"
+        )
     times = max(1, -int(-least_s // (trace.span_s + pause_s)))
     copies = np.repeat(np.arange(times), trace.requests)
     at_s = np.tile(trace.at_s, times) + copies * (trace.span_s + pause_s)
