@@ -27,7 +27,8 @@ from deployments.patience import Patience
 from deployments.render import Renderer
 from deployments.reply import Send, relay, respond, stream, whole
 from deployments.router_metrics import RouterMetrics
-from deployments.tenants import Tenants
+from deployments.sender import Sender
+from deployments.tenants import Tenants, sender
 from deployments.ticket import Ticket
 
 Scope = dict[str, Any]
@@ -89,7 +90,7 @@ class HttpApi:
         try:
             route = self._route(scope)
             if scope["path"] not in OPEN:
-                self._tenants.identify(scope["headers"])
+                scope["tenant"] = self._tenants.identify(scope["headers"])
             if scope["method"] == "GET":
                 await route(scope, receive, send)
             else:
@@ -149,11 +150,11 @@ class HttpApi:
             forward.check(path, fields, self._allowed)
             limits.check(fields, self._settings.limits)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
-        sender = self._tenants.sender(scope["headers"], fields.get("service_tier") if fields is not None else None)
-        if sender.cache_salt is not None and fields:
-            body = forward.salted(path, body, sender.cache_salt)
+        by = _sender(scope, fields.get("service_tier") if fields is not None else None)
+        if by.cache_salt is not None and fields:
+            body = forward.salted(path, body, by.cache_salt)
         with _watched(desk.lane, receive, self._settings, stream=False) as tickets:
-            tickets.append(desk.lane.call(path, passed, body, tokens, sender))
+            tickets.append(desk.lane.call(path, passed, body, tokens, by))
             took = partial(desk.lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
             status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model, tokens), took, as_event)
@@ -178,10 +179,10 @@ class HttpApi:
         for ids in prompts:
             limits.check_prompt(len(ids), self._settings.limits, field)
             _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
-        news, sender = asyncio.Event(), self._tenants.sender(scope["headers"], request.service_tier)
+        news, by = asyncio.Event(), _sender(scope, request.service_tier)
         with _watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
             for ids in prompts:
-                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=sender))
+                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
             metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)))
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered)
@@ -246,6 +247,10 @@ class HttpApi:
     async def _scrape(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         lanes = [desk.lane for desk in self._desks.values()]
         await respond(send, 200, self._metrics.text(lanes), b"text/plain; version=0.0.4; charset=utf-8")
+
+
+def _sender(scope: Scope, service_tier: object) -> Sender:
+    return sender(scope["tenant"], scope["headers"], service_tier)
 
 
 def _answer(request: Common, prompts: list[list[int]], chat: bool) -> Answer:

@@ -1,16 +1,15 @@
 """How many requests does a router answer at once, and when will one of them have ended?"""
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+import routing
 from deployments.openai_wire import ApiError
 
 REMEMBERED = 64
 """Requests whose duration makes the forecast."""
-RETRY_MOST_S = 3600
 
 
 class OpenRequests:
@@ -39,4 +38,4 @@ class OpenRequests:
     def _seconds_to_an_end(self) -> int:
         """By Little's law: of n that take s seconds each, one ends each s / n seconds."""
         mean_s = sum(self._took_s) / len(self._took_s) if self._took_s else 0.0
-        return math.ceil(min(max(mean_s / self._open, 1), RETRY_MOST_S))
+        return routing.retry_after_s(mean_s / self._open)

@@ -52,14 +52,14 @@ class Tenants:
             raise _unauthorized("The API key is not one of this server's.")
         return found
 
-    def sender(self, headers: Headers, service_tier: object) -> Sender:
-        """On whose behalf a request comes, and how urgently. Raises ApiError (401, or 400 for what it asks)."""
-        headers = list(headers)
-        tenant, tier, deadline_s = self.identify(headers), _tier(service_tier), _deadline_s(headers)
-        if tenant is None:
-            return Sender(tier=tier, deadline_s=deadline_s)
-        tier = max(tier, routing.Tier[tenant.tier.upper()])
-        return Sender(tenant=tenant.name, tier=tier, deadline_s=deadline_s, cache_salt=tenant.name)
+
+def sender(tenant: Tenant | None, headers: Headers, service_tier: object) -> Sender:
+    """On whose behalf a request comes, and how urgently. Raises ApiError(400) for what it asks."""
+    tier, deadline_s = _tier(service_tier), _deadline_s(headers)
+    if tenant is None:
+        return Sender(tier=tier, deadline_s=deadline_s)
+    tier = max(tier, routing.Tier[tenant.tier.upper()])
+    return Sender(tenant=tenant.name, tier=tier, deadline_s=deadline_s, cache_salt=tenant.name)
 
 
 def weights(tenants: Iterable[Tenant]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+import routing
 from cluster import cores
 from deployments import vllm_app
 from deployments.continuation import rest
@@ -24,9 +25,6 @@ from deployments.quick_imports import begun_uncollected, uncollected
 from deployments.replica_arguments import engine_arguments, has_avx512, with_configs
 from deployments.resumption import Resumption
 from deployments.step_meter import StepMeter
-
-STEPS_AHEAD = 2
-"""Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
 
 READS_MORE = 64
 """Ended requests that are remembered beside as many as run."""
@@ -167,7 +165,7 @@ class VllmEngine:
             kv_tokens=self.kv_tokens,
         )
         load.credit_requests = max(0, self.slots - unfinished)
-        load.room_tokens = STEPS_AHEAD * self.step_tokens
+        load.room_tokens = routing.STEPS_AHEAD * self.step_tokens
         load.credit_tokens = max(0, load.room_tokens - prefilling_tokens)
         return load
 

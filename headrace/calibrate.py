@@ -19,16 +19,18 @@ from cluster.inventory import Machine, machine
 from cluster.model_config import read
 from cluster.tensors import UnreadableCheckpoint
 from deployments.declare import engines_at_most
-from deployments.fleet import Fleet, Model, Replicas
+from deployments.fleet import Model, Replicas
 from headrace.checks import check_hardware
 from headrace.failure import Failure, bad_input
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
 from headrace.folders import state_folder
+from headrace.model_source import chosen
 from headrace.serve import fleet_for
 from headrace.steps import Steps
 from headrace.traffic_check import TrafficCheck
+from headrace.whole_file import write_whole
 
 BUSY = 0.5
 """Share of the cores at work before anything was started, from which on the user is warned."""
@@ -53,7 +55,7 @@ def stored() -> tuple[Calibration, ...]:
 def calibrate(what: str | None, engine: list[str], *, model: str | None, output: str | None, check: bool) -> None:
     """Times the engine of one model of a fleet, or of each. Raises Failure."""
     fleet, steps, hardware = fleet_for(what, engine, port=None, host=None), Steps(Console(highlight=False)), machine()
-    models = _chosen(fleet, model)
+    models = chosen(fleet, model)
     if output is not None and len(models) > 1:
         raise bad_input(f"--output holds one model's figures, the fleet has {len(models)}: name one with --model")
     sharers = engines_at_most(fleet)
@@ -66,13 +68,6 @@ def calibrate(what: str | None, engine: list[str], *, model: str | None, output:
         calibration = _calibrated(each, device, sharers, check, steps)
         _write(path, calibration)
         _show(calibration, path, steps)
-
-
-def _chosen(fleet: Fleet, name: str | None) -> list[Model]:
-    chosen = [model for model in fleet.models if name in (None, model.name)]
-    if not chosen:
-        raise bad_input(f"--model: should be one of {', '.join(model.name for model in fleet.models)}, got {name!r}")
-    return chosen
 
 
 def _device(hardware: Machine, sharers: int) -> Device:
@@ -136,9 +131,7 @@ def _bar(name: str, steps: Steps) -> Iterator[Callable[[int | None, int | None, 
 def _write(path: Path, calibration: Calibration) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.part")
-        beside.write_text(to_json(calibration))
-        beside.replace(path)
+        write_whole(path, to_json(calibration))
     except OSError as error:
         raise Failure(f"can't write {path}: {error.strerror}") from None
 

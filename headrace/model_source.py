@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from cluster import tensors as checkpoint
 from cluster.config_keys import UnknownModel, open_config
 from cluster.model import Model
 from cluster.model_config import describe
 from cluster.tensors import Tensor, UnreadableCheckpoint
+from deployments import fleet as fleet_file
+from headrace.failure import bad_input
 from headrace.fetching import MADE_HERE, FetchError, cache, resolve
-from headrace.fetching.progress import Progress, say_nothing
+from headrace.fetching.progress import Progress, say_nothing, shown_on
 from headrace.folders import artefacts_folder
 
 
@@ -42,6 +46,23 @@ def described(source: str, *, progress: Progress = say_nothing) -> Described:
         return _described(source, config, tensors, "the headers of its files on the hub")
     except (UnknownModel, UnreadableCheckpoint) as error:
         raise FetchError(_about(source, str(error))) from None
+
+
+def asked(option: str, source: str) -> Described:
+    """The model that an option names, with progress shown. Raises Failure."""
+    try:
+        with shown_on(Console(stderr=True)) as progress:
+            return described(source, progress=progress)
+    except FetchError as error:
+        raise bad_input(f"{option}: {error}") from None
+
+
+def chosen(fleet: fleet_file.Fleet, name: str | None) -> list[fleet_file.Model]:
+    """Of a fleet, the model that --model names, or all of them. Raises Failure."""
+    found = [model for model in fleet.models if name in (None, model.name)]
+    if not found:
+        raise bad_input(f"--model: should be one of {', '.join(model.name for model in fleet.models)}, got {name!r}")
+    return found
 
 
 def from_folder(name: str, folder: Path) -> Described:

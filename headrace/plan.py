@@ -1,6 +1,5 @@
 """What does `headrace plan` do: read the model, ask what it needs of each device, show it?"""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,11 +7,10 @@ from rich.console import Console
 
 from cluster.inventory import machine
 from cluster.kv_cache import NotAllocated
+from headrace import model_source
 from headrace.calibrate import stored
-from headrace.failure import Failure, bad_input
-from headrace.fetching import FetchError
-from headrace.fetching.progress import shown_on
-from headrace.model_source import Described, described
+from headrace.failure import Failure
+from headrace.model_source import Described
 from headrace.plan_answer import Answer, Question, answer
 from headrace.plan_asked import Options, Traffic, check_context, traffic
 from headrace.plan_devices import Place, places
@@ -35,14 +33,17 @@ def command(options: Options, *, as_json: bool, html: str | None) -> None:
 
         show(result, Console(highlight=False))
     if html:
-        written = _write_page(result, Path(html).expanduser())
+        from headrace.pages import write_page
+        from headrace.plan_page import page
+
+        written = write_page(page(result), Path(html).expanduser())
         Console(stderr=True, highlight=False).print(f"page: {written}", markup=False, soft_wrap=True)
 
 
 def plan(options: Options) -> Result:
     """Everything that the options ask for. Raises Failure."""
     here = places(options.gpu, options.devices_per_machine, machine())
-    asked = _described("MODEL", options.source)
+    asked = model_source.asked("MODEL", options.source)
     context_tokens = check_context(options.context, asked.model.context_tokens)
     load = traffic(options, context_tokens=context_tokens)
     prices_file, prices = read(options.prices)
@@ -71,14 +72,6 @@ def plan(options: Options) -> Result:
     )
 
 
-def _described(option: str, source: str) -> Described:
-    try:
-        with shown_on(Console(stderr=True)) as progress:
-            return described(source, progress=progress)
-    except FetchError as error:
-        raise bad_input(f"{option}: {error}") from None
-
-
 def _answers(forms: Sequence[Variant], here: Sequence[Place], question: Question) -> list[Answer]:
     try:
         return [answer(form, place, question) for place in here for form in forms]
@@ -101,7 +94,7 @@ def _training(
         return {}, ""
     teacher = None
     if options.train == "distil":
-        teacher = asked if options.teacher is None else _described("--teacher", options.teacher)
+        teacher = asked if options.teacher is None else model_source.asked("--teacher", options.teacher)
     work = batch(asked.model.context_tokens)
     words = f"AdamW, bfloat16 over float32, {work.sequences} x {work.tokens:,} tokens a device, checkpointed"
     words += f", learning from {teacher.name}" if teacher else ""
@@ -150,15 +143,3 @@ def _price_notes(prices: dict[str, Price], devices: set[str], file: Path) -> Ite
         yield f"the prices of {', '.join(examples)} are examples: write yours into {file}"
     if missing := sorted(devices - set(prices)):
         yield f"no price for {', '.join(missing)}: write it into {file}"
-
-
-def _write_page(result: Result, path: Path) -> Path:
-    from headrace.plan_page import page
-
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        aside.write_text(page(result))
-        os.replace(aside, path)
-    except OSError as error:
-        raise bad_input(f"--html: {path}: {(error.strerror or str(error)).lower()}") from None
-    return path

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from headrace import plan_curves, plan_plots, plan_words
+from headrace.pages import environment
 from headrace.plan_answer import Answer, Replica
 from headrace.plan_plots import COLOURS, Series
 from headrace.plan_result import Result
@@ -16,17 +14,11 @@ TEMPLATE = "plan.html.j2"
 
 def page(result: Result) -> str:
     """The plan as HTML. Same input, same bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {name: getattr(plan_words, name) for name in ("number", "memory", "time", "replicas")}
+    templates = environment()
+    templates.filters |= {name: getattr(plan_words, name) for name in ("number", "memory", "time", "replicas")}
     found, why = plan_words.best(result.answers)
     shown = series(result)
-    return environment.get_template(TEMPLATE).render(
+    return templates.get_template(TEMPLATE).render(
         result=result,
         words=plan_words,
         heading=plan_words.heading(result),

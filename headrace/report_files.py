@@ -1,10 +1,10 @@
 """Where does the page of an artefact lie?"""
 
-import os
 from pathlib import Path
 
 from compress.report import load
 from headrace.report_page import page
+from headrace.whole_file import write_whole
 
 FILE = "report.html"
 
@@ -14,7 +14,5 @@ def write_page(folder: Path) -> Path:
     from headrace.artefacts import found
 
     others = [report for path, report in found([folder.parent]) if path != folder]
-    aside = folder / f".{FILE}.partial"
-    aside.write_text(page(load(folder), others))
-    os.replace(aside, folder / FILE)
+    write_whole(folder / FILE, page(load(folder), others))
     return folder / FILE

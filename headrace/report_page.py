@@ -1,15 +1,14 @@
 """How does a person read an artefact's report? As one HTML file that asks nothing of any other."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.report import Report, Speed
 from headrace import report_numbers, report_plots, report_words
+from headrace.pages import environment
 from headrace.pareto import beaten_in, candidates, fronts, unlike
 from headrace.report_findings import curves, findings, shortened, title
 from headrace.report_fronts import front as drawn_front
@@ -26,17 +25,11 @@ READINGS = {
 
 def page(report: Report, others: Sequence[Report] = ()) -> str:
     """The report as HTML, with the others on its Pareto fronts where they can be compared. Same input, same bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment()
     for write in ("number", "measured", "share", "points", "ratio", "times", "size", "duration", "many"):
-        environment.filters[write] = getattr(report_numbers, write)
-    environment.filters |= {"shortened": shortened, "whole": _whole}
-    return environment.get_template(TEMPLATE).render(
+        templates.filters[write] = getattr(report_numbers, write)
+    templates.filters |= {"shortened": shortened, "whole": _whole}
+    return templates.get_template(TEMPLATE).render(
         report=report,
         words=report_words,
         plots=report_plots,

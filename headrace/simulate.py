@@ -1,13 +1,11 @@
 """What does `headrace simulate` do: read fleet and trace, play them under each policy, show what came of it?"""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from headrace import simulate_case
-from headrace.failure import bad_input
 from headrace.plan_prices import Price, read
 from headrace.simulate_asked import Asked, Options, check
 from headrace.simulate_case import Case
@@ -55,7 +53,10 @@ def command(options: Options, *, as_json: bool, html: str | None) -> None:
 
         show(result, Console(highlight=False))
     if html:
-        written = _write_page(result, Path(html).expanduser())
+        from headrace.pages import write_page
+        from headrace.simulate_page import page
+
+        written = write_page(page(result), Path(html).expanduser())
         Console(stderr=True, highlight=False).print(f"page: {written}", markup=False, soft_wrap=True)
 
 
@@ -98,15 +99,3 @@ def _price_notes(price: Price | None, case: Case) -> list[str]:
     if price is None:
         return [f"no price for {case.place.device.name}: --prices FILE names one"]
     return [f"the price of {case.place.device.name} is an example: write yours with --prices"] if price.example else []
-
-
-def _write_page(result: Result, path: Path) -> Path:
-    from headrace.simulate_page import page
-
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        aside.write_text(page(result))
-        os.replace(aside, path)
-    except OSError as error:
-        raise bad_input(f"--html: {path}: {(error.strerror or str(error)).lower()}") from None
-    return path

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from autoscaling import Targets
 from cluster.engine_memory import EngineSettings
 from cluster.fit import Fit, fit, smallest_fit
@@ -21,9 +19,7 @@ from deployments.file_errors import FileError
 from deployments.fleet import Fleet, Model, load
 from headrace.calibrate import stored
 from headrace.failure import Failure, bad_input
-from headrace.fetching import FetchError
-from headrace.fetching.progress import shown_on
-from headrace.model_source import Described, described
+from headrace.model_source import asked, chosen
 from headrace.plan_answer import settings_for
 from headrace.plan_devices import Place, places, speeds
 from headrace.simulate_asked import Options
@@ -58,12 +54,12 @@ class Case:
 def case(options: Options) -> Case:
     """One model of the fleet on one device. Raises Failure."""
     fleet = _fleet(options.fleet)
-    model = _chosen(fleet, options.model)
+    model = chosen(fleet, options.model)[0]
     hardware = machine()
     if not hardware.gpus:
         hardware = replace(hardware, cores=max(1, hardware.cores // engines_at_most(fleet)))
     place = places((options.gpu,) if options.gpu else (), None, hardware)[0]
-    found = _described(model.source)
+    found = asked("--fleet", model.source)
     shape = in_float32(found.model) if place.dtype == "fp32" else found.model
     settings, notes = _settings(model, place, found.model.context_tokens)
     held = _fit(model, shape, place, settings)
@@ -106,7 +102,10 @@ def trace(options: Options, case: Case, *, seed: int) -> tuple[Trace, list[str]]
     if left_out := found.requests - played.requests:
         notes.append(f"{left_out:,} of {found.requests:,} requests have more than {room:,} tokens and were left out")
     if options.tile:
-        played = tiled(played, least_s=options.tile)
+        try:
+            played = tiled(played, least_s=options.tile)
+        except BadTrace as error:
+            raise bad_input(f"--tile: {path}: {error}") from None
     if options.scale != 1:
         played = scaled(played, options.scale, seed=seed)
     return played, notes
@@ -118,21 +117,6 @@ def _fleet(given: str | None) -> Fleet:
         return load(path)
     except FileError as error:
         raise bad_input("\n".join(f"--fleet: {line}" for line in str(error).splitlines())) from None
-
-
-def _chosen(fleet: Fleet, name: str | None) -> Model:
-    found = next((model for model in fleet.models if name in (None, model.name)), None)
-    if found is None:
-        raise bad_input(f"--model: should be one of {', '.join(one.name for one in fleet.models)}, got {name!r}")
-    return found
-
-
-def _described(source: str) -> Described:
-    try:
-        with shown_on(Console(stderr=True)) as progress:
-            return described(source, progress=progress)
-    except FetchError as error:
-        raise bad_input(f"--fleet: {error}") from None
 
 
 def _settings(model: Model, place: Place, longest: int) -> tuple[EngineSettings, list[str]]:

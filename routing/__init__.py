@@ -6,8 +6,8 @@ from routing.breaker import Health, failed, lost, rested, succeeded
 from routing.choose import Choice, choose
 from routing.counters import Counters, Floors
 from routing.drain import Drain
-from routing.gate import Gate
-from routing.grant import Credit, Grants, Head
+from routing.gate import Gate, retry_after_s
+from routing.grant import STEPS_AHEAD, Credit, Grants, Head
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
 from routing.queue import Queue
@@ -16,6 +16,7 @@ from routing.request import Request, Tier
 
 __all__ = [
     "BLOCK_TOKENS",
+    "STEPS_AHEAD",
     "UNKNOWN_TOKEN_S",
     "Choice",
     "Counters",
@@ -43,6 +44,7 @@ __all__ = [
     "lost",
     "prefix_keys",
     "rested",
+    "retry_after_s",
     "succeeded",
     "token_seconds",
     "wait_s",

@@ -1,9 +1,9 @@
 """May a request come in, and if not, when is it worth another try?"""
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 
-from routing.gate import RETRY_MOST_S, Gate
+from routing.gate import Gate, retry_after_s
 from routing.queue import Queue
 from routing.request import Request
 
@@ -68,7 +68,7 @@ def _late(request: Request, queue: Queue, gate: Gate, now_s: float) -> Refusal |
     if ahead_s <= left_s:
         return None
     reason = f"The first token would come in about {ahead_s:.1f} s; the deadline is in {max(0.0, left_s):.1f} s."
-    retry_s = ceil(min(max(1.0, ahead_s - left_s), RETRY_MOST_S))
+    retry_s = retry_after_s(ahead_s - left_s)
     return Refusal(status=503, code="deadline", reason=reason, retry_after_s=retry_s)
 
 

@@ -29,6 +29,11 @@ SHOWS = 50
 """Places that came due over which it is learnt how many come back."""
 
 
+def retry_after_s(seconds: float) -> int:
+    """As the header wants it: whole seconds, from one on."""
+    return ceil(min(max(1.0, seconds), RETRY_MOST_S))
+
+
 class Gate:
     """A limit on how many are inside, and the line before it."""
 
@@ -62,7 +67,7 @@ class Gate:
         if not rate_per_s:
             return RETRY_UNKNOWN_S
         places = self.drain.inside + 1 - self.limit + self._shows * len(self._due)
-        wait_s = ceil(min(max(1.0, places / rate_per_s), RETRY_MOST_S))
+        wait_s = retry_after_s(places / rate_per_s)
         if len(self._due) < MOST_LINE:
             self._due[who] = (now_s + wait_s, now_s + wait_s + max(RESERVED_S, GRACE * wait_s))
         return wait_s

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from routing.counters import Counters, Floors
 from routing.request import Tier
 
+STEPS_AHEAD = 2
+"""Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
 IDLE_S = 1.0
 """A tenant that was at no router's head for so long comes back as one that was idle."""
 

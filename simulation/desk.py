@@ -8,9 +8,6 @@ from simulation.decodes import Sequence
 from simulation.replica import Replica
 from simulation.setup import Setup
 
-STEPS_AHEAD = 2
-"""Prefill steps' worth of prompt tokens that an engine takes in advance, as `deployments` grants them."""
-
 
 class Desk:
     """The queue of one router."""
@@ -18,7 +15,7 @@ class Desk:
     def __init__(self, setup: Setup, *, prefix_tokens: int, seed: int) -> None:
         """`prefix_tokens` are those of a block of the sequences' prefixes."""
         self._setup, self._prefix_tokens = setup, prefix_tokens
-        self._most_tokens = STEPS_AHEAD * setup.settings.batched_tokens
+        self._most_tokens = routing.STEPS_AHEAD * setup.settings.batched_tokens
         self._random = Random(seed)
         self._sequences: dict[int, Sequence] = {}
         self._queue = routing.Queue()

@@ -1,7 +1,5 @@
 """What is one replica of a simulated fleet, from when it was asked for to its end?"""
 
-from math import inf
-
 from autoscaling import ReplicaLoad, StepCosts
 from simulation.decodes import Sequence
 from simulation.engine import Engine
@@ -15,7 +13,6 @@ class Replica:
         self.id = str(number)
         self.engine = engine
         self.asked_s, self.ready_s, self.fails_s = asked_s, ready_s, fails_s
-        self.ended_s = inf
         self.held: set[Sequence] = set()
         """Sequences that were sent there and have not ended."""
         self._setup = setup

@@ -11,7 +11,7 @@ from deployments.file_errors import FileError
 from deployments.fleet import Tenant, validate
 from deployments.openai_wire import ApiError
 from deployments.sender import Sender
-from deployments.tenants import Tenants
+from deployments.tenants import Headers, Tenants, sender
 from routing import Tier
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.forwarded import CHAT
@@ -28,47 +28,52 @@ def tenant(name: str, **what: object) -> Tenant:
 BOTH = Tenants([tenant("alpha"), tenant("beta", tier="standard")])
 
 
+def sent(tenants: Tenants, headers: Headers, service_tier: object) -> Sender:
+    """As the router takes a request in."""
+    return sender(tenants.identify(headers), headers, service_tier)
+
+
 def bearer(key: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"authorization", b"Bearer " + key)]
 
 
 def test_a_key_names_its_tenant_in_either_header() -> None:
-    assert BOTH.sender(bearer(KEYS["alpha"]), None).tenant == "alpha"
-    assert BOTH.sender([(b"x-api-key", KEYS["beta"])], None).tenant == "beta"
-    assert BOTH.sender(bearer(KEYS["alpha"]), None).cache_salt == "alpha"
+    assert sent(BOTH, bearer(KEYS["alpha"]), None).tenant == "alpha"
+    assert sent(BOTH, [(b"x-api-key", KEYS["beta"])], None).tenant == "beta"
+    assert sent(BOTH, bearer(KEYS["alpha"]), None).cache_salt == "alpha"
 
 
 @pytest.mark.parametrize("headers", [[], bearer(b"sk-other"), bearer(b""), [(b"authorization", b"Basic sk-alpha-1")]])
 def test_without_a_known_key_nothing_is_answered(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(ApiError) as refused:
-        BOTH.sender(headers, None)
+        sent(BOTH, headers, None)
     assert (refused.value.status, refused.value.code) == (401, "invalid_api_key")
     assert "sk-" not in str(refused.value)
 
 
 def test_without_tenants_nobody_needs_a_key() -> None:
-    assert Tenants([]).sender(bearer(b"anything"), "priority") == Sender(tier=Tier.INTERACTIVE)
+    assert sent(Tenants([]), bearer(b"anything"), "priority") == Sender(tier=Tier.INTERACTIVE)
 
 
 def test_a_service_tier_is_a_tier_and_a_tenants_own_is_the_most_it_gets() -> None:
     for asked, tier in (("priority", 0), ("default", 1), ("auto", 1), (None, 1), ("flex", 2)):
-        assert BOTH.sender(bearer(KEYS["alpha"]), asked).tier == tier
-        assert BOTH.sender(bearer(KEYS["beta"]), asked).tier == max(tier, 1)
+        assert sent(BOTH, bearer(KEYS["alpha"]), asked).tier == tier
+        assert sent(BOTH, bearer(KEYS["beta"]), asked).tier == max(tier, 1)
 
 
 @pytest.mark.parametrize("asked", ["fast", 3, ["priority"], ""])
 def test_another_service_tier_is_refused(asked: object) -> None:
     with pytest.raises(ApiError) as refused:
-        BOTH.sender(bearer(KEYS["alpha"]), asked)
+        sent(BOTH, bearer(KEYS["alpha"]), asked)
     assert (refused.value.status, refused.value.body["error"]["param"]) == (400, "service_tier")
 
 
 def test_a_deadline_is_a_number_of_seconds() -> None:
     header = (b"x-headrace-deadline-s", b"2.5")
-    assert BOTH.sender([*bearer(KEYS["alpha"]), header], None).deadline_s == 2.5
+    assert sent(BOTH, [*bearer(KEYS["alpha"]), header], None).deadline_s == 2.5
     for wrong in (b"0", b"-1", b"nan", b"inf", b"soon"):
         with pytest.raises(ApiError) as refused:
-            BOTH.sender([*bearer(KEYS["alpha"]), (header[0], wrong)], None)
+            sent(BOTH, [*bearer(KEYS["alpha"]), (header[0], wrong)], None)
         assert refused.value.status == 400
 
 
