@@ -213,7 +213,7 @@ class Lane:
 
     def _take_delta(self, replica: Replica, ticket: Ticket, delta: Delta) -> None:
         self.output_tokens += len(delta.token_ids)
-        self._queue.counters.charge(ticket.value.tenant, len(delta.token_ids))
+        self._charge(ticket, len(delta.token_ids))
         if predicted_tokens := ticket.predicted_tokens:
             ticket.predicted_tokens = 0
             self._seen.prefixes.told(replica.id, predicted_tokens=predicted_tokens, cached_tokens=delta.cached_tokens)
@@ -239,15 +239,19 @@ class Lane:
 
     def _settle(self, ticket: Ticket, part: Part) -> None:
         """Charges a call's tenant for what the engine took and made, where its prompt was charged by an estimate."""
+        self._charge(ticket, part.output_tokens)
+        if part.prompt_tokens:
+            self._charge(ticket, part.prompt_tokens - ticket.estimated_tokens)
+            ticket.estimated_tokens = 0
+
+    def _charge(self, ticket: Ticket, tokens: int) -> None:
+        """Charges a request's tenant for so many tokens more, or less."""
         counters, tenant = self._queue.counters, ticket.value.tenant
-        counters.charge(tenant, part.output_tokens)
-        if not part.prompt_tokens:
-            return
-        if (more := part.prompt_tokens - ticket.estimated_tokens) > 0:
-            counters.charge(tenant, more)
-        else:
-            counters.refund(tenant, -more)
-        ticket.estimated_tokens = 0
+        ticket.charged_tokens += tokens
+        if tokens > 0:
+            counters.charge(tenant, tokens)
+        elif tokens:
+            counters.refund(tenant, -tokens)
 
     def _judge(self, replica: Replica, event: Callable[[routing.Health, float], routing.Health]) -> None:
         if replica.judge(event):
@@ -258,6 +262,8 @@ class Lane:
         self._log(f"{self.model}: replica {replica.id} {reason}; {len(replica.tickets)} requests were on it")
         for ticket in replica.tickets.values():
             if self._retry(ticket, reason):
+                # What it had is read again, or made again: that is charged when it leaves again.
+                self._charge(ticket, -ticket.charged_tokens)
                 self._wait(ticket)
         replica.tickets = {}
         self._dispatch_soon()

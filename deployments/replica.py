@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-import msgspec
-
 import routing
 from deployments.frames import Load
 from deployments.link import RouterEnd
@@ -59,8 +57,7 @@ class Replica:
     def send(self, ticket: Ticket, read_tokens: int) -> None:
         """Hands a request over to the link; `routing.batch` has counted it in, with so many tokens to read."""
         assert self.link is not None
-        ticket.replica, ticket.predicted_tokens = self.id, ticket.value.prompt_tokens - read_tokens
-        ticket.order = msgspec.structs.replace(ticket.order, read_tokens=read_tokens)
+        ticket.leave_for(self.id, read_tokens)
         self.tickets[ticket.value.id] = ticket
         if self.health.until_s is not None:
             self.trial = ticket

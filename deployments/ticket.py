@@ -39,13 +39,14 @@ class Ticket:
     """The reader left."""
     predicted_tokens: int = 0
     """Of the prompt, what its replica was thought to have cached; 0 once that was compared with the truth."""
-    estimated_tokens: int = field(init=False)
+    estimated_tokens: int = 0
     """Of a call's prompt, what its tenant was charged for and the engine has not told yet."""
+    charged_tokens: int = 0
+    """What its tenant was charged for it, but for what was given back."""
     so_far: SoFar | None = field(init=False)
     """What has come; None: another replica can't go on with it."""
 
     def __post_init__(self) -> None:
-        self.estimated_tokens = self.order.prompt_tokens if isinstance(self.order, Call) else 0
         self.so_far = SoFar() if isinstance(self.order, Submit) and may_continue(self.order) else None
 
     @property
@@ -109,6 +110,14 @@ class Ticket:
     def fail(self, failure: Failure) -> None:
         self.failure = failure
         self.news.set()
+
+    def leave_for(self, replica: str, read_tokens: int) -> None:
+        """It was taken out of the queue, which charged its prompt, for a replica that reads so much of it."""
+        prompt_tokens = self.value.prompt_tokens
+        self.replica, self.predicted_tokens = replica, prompt_tokens - read_tokens
+        self.order = msgspec.structs.replace(self.order, read_tokens=read_tokens)
+        self.charged_tokens += prompt_tokens
+        self.estimated_tokens = prompt_tokens if isinstance(self.order, Call) else 0
 
     def go_on(self) -> bool:
         """Asks the next replica for what a lost one had still to say; False when that can't be."""
