@@ -66,7 +66,7 @@ class Router:
 
     def turn(self, now_s: float) -> int:
         """Sends what can go; how many went."""
-        turn = routing.batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=self.random)
+        turn = routing.batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=self.random, ttft_s=1.0)
         for one in turn.placed:
             self.gate.drain.leave(now_s, one.request.prompt_tokens)
         return len(turn.placed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import routing
 from deployments.admission import Admission, TenantLimits
-from deployments.fleet import RouterSettings
+from deployments.fleet import RouterSettings, Scaling
 from deployments.frames import WINDOW_BYTES, Call, Cancel, Delta, EngineFrame, Failure, Part, Submit, Took
 from deployments.link import RouterEnd
 from deployments.replica import Replica
@@ -36,10 +36,11 @@ class Lane:
         max_queued_requests: int,
         log: Callable[[str], None],
         continuations: int = RouterSettings().continuations,
+        ttft_s: float = Scaling().ttft_s,
         weights: Mapping[str, float] | None = None,
         limits: Mapping[str, TenantLimits] | None = None,
     ) -> None:
-        self.model, self._log, self._most_continuations = model, log, continuations
+        self.model, self._log, self._most_continuations, self._ttft_s = model, log, continuations, ttft_s
         self._admission = Admission(max_queued_requests, limits or {})
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ticket] = {}
@@ -184,8 +185,8 @@ class Lane:
     def _dispatch(self) -> None:
         self._dispatch_due = False
         if self._waiting:
-            routes, prefixes = self._seen.routes(), self._seen.prefixes
-            turn = routing.batch(self._queue, routes, prefixes, now_s=monotonic(), random=self._random)
+            routes, prefixes, now_s = self._seen.routes(), self._seen.prefixes, monotonic()
+            turn = routing.batch(self._queue, routes, prefixes, now_s=now_s, random=self._random, ttft_s=self._ttft_s)
             for placement in turn.placed:
                 ticket = self._waiting.pop(placement.request.id)
                 self._admission.left(ticket.value)

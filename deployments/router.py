@@ -122,6 +122,7 @@ def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
         max_queued_requests=fleet.router.max_queued_requests,
         log=log.warning,
         continuations=fleet.router.continuations,
+        ttft_s=fleet.scaling.ttft_s,
         weights=tenants.weights(fleet.tenants),
         limits=tenants.limits(fleet.tenants),
     )

@@ -12,8 +12,9 @@ from routing.request import Request, Tier
 
 LOOKAHEAD = 4
 """Requests that may wait for a busy replica while those behind them are looked at: bounds the work of a turn."""
-BATCH_WAIT_S = 0.25
-"""Tier batch takes only places where an interactive request that comes next has its first token sooner than this."""
+BATCH_SHARE = 0.5
+"""Tier batch takes only places where its own first token comes within this share of the target: an interactive request
+that comes next waits no longer than that, and has the rest for its own prompt."""
 BATCH_SLOTS = 0.9
 """Tier batch takes only so much of the places of a replica: the others are for who can't wait."""
 BATCH_PATIENCE_S = 10.0
@@ -47,10 +48,11 @@ def batch(
     *,
     now_s: float,
     random: Random,
-    batch_wait_s: float = BATCH_WAIT_S,
+    ttft_s: float,
 ) -> Turn:
     """Takes requests out of the queue, in its order, for as long as there is credit for them.
 
+    `ttft_s`: seconds within which users should have their first token, which tier batch must not spoil.
     Each goes where its first token comes soonest. Where that replica has no credit for it now, though others have, it
     is held: no longer than the time that it would gain there, and not while its tenant is served less than others.
     Nothing takes the replica's credit from it in this turn, but others that go elsewhere may leave before it. One that
@@ -59,7 +61,7 @@ def batch(
     able = [replica for replica in replicas.values() if replica.has_credit]
     if not able:
         return Turn()
-    leaving = _Leaving(queue, replicas, prefixes, able, now_s, random, batch_wait_s)
+    leaving = _Leaving(queue, replicas, prefixes, able, now_s, random, BATCH_SHARE * ttft_s)
     while leaving.able and len(leaving.held) < LOOKAHEAD and (request := queue.first()) is not None:
         if request.deadline_s < now_s:
             queue.remove(request.id)

@@ -12,9 +12,9 @@ from simulation.setup import Setup
 class Desk:
     """The queue of one router."""
 
-    def __init__(self, setup: Setup, *, prefix_tokens: int, seed: int) -> None:
-        """`prefix_tokens` are those of a block of the sequences' prefixes."""
-        self._setup, self._prefix_tokens = setup, prefix_tokens
+    def __init__(self, setup: Setup, *, prefix_tokens: int, ttft_s: float, seed: int) -> None:
+        """`prefix_tokens` are those of a block of the sequences' prefixes, `ttft_s` the target for first tokens."""
+        self._setup, self._prefix_tokens, self._ttft_s = setup, prefix_tokens, ttft_s
         self._most_tokens = routing.STEPS_AHEAD * setup.settings.batched_tokens
         self._random = Random(seed)
         self._sequences: dict[int, Sequence] = {}
@@ -55,7 +55,9 @@ class Desk:
             self._prefixes.forget(gone)
         for replica in replicas:
             self._look(replica, first.prompt_tokens)
-        turn = routing.batch(self._queue, self._routes, self._prefixes, now_s=now_s, random=self._random)
+        turn = routing.batch(
+            self._queue, self._routes, self._prefixes, now_s=now_s, random=self._random, ttft_s=self._ttft_s
+        )
         for one in turn.placed:
             self._gate.drain.leave(now_s, one.request.prompt_tokens)
         return [(self._sequences.pop(one.request.id), by_id[one.replica]) for one in turn.placed]

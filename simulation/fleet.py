@@ -71,7 +71,8 @@ class _Simulation:
         self._random = random.Random(seed)
         self._memory: Any = None
         self._tally, self._recent = Tally(), _Recent()
-        self._desk = Desk(setup, prefix_tokens=trace.block_tokens or setup.settings.block_tokens, seed=seed)
+        block_tokens = trace.block_tokens or setup.settings.block_tokens
+        self._desk = Desk(setup, prefix_tokens=block_tokens, ttft_s=targets.ttft_s, seed=seed)
         self._fit = StepFit()
         self._costs = self._fit.costs()
         self._starting: list[Replica] = []

@@ -3,11 +3,12 @@
 from collections import Counter
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from routing import Prefixes, Queue, Replica, Request, Tier, Turn, batch
-from routing.batch import BATCH_PATIENCE_S, BATCH_WAIT_S
+from routing.batch import BATCH_PATIENCE_S
 
 BLOCK = 10
 
@@ -23,7 +24,7 @@ class Place:
     """A queue and some replicas."""
 
     def __init__(self, *requests: Request) -> None:
-        self.queue, self.prefixes = Queue(), Prefixes(block_tokens=BLOCK)
+        self.queue, self.prefixes, self.ttft_s = Queue(), Prefixes(block_tokens=BLOCK), 0.5
         self.replicas: dict[str, Replica] = {}
         for one in requests:
             self.queue.add(one)
@@ -35,7 +36,7 @@ class Place:
         return one
 
     def turn(self, now_s: float = 0.0) -> Turn:
-        return batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=Random(1))
+        return batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=Random(1), ttft_s=self.ttft_s)
 
     def placed(self, now_s: float = 0.0) -> list[tuple[int, str]]:
         return [(one.request.id, one.replica) for one in self.turn(now_s).placed]
@@ -147,11 +148,19 @@ def test_one_whose_deadline_passed_is_taken_out_and_named() -> None:
     assert [one.request.id for one in turn.placed] == [2]
 
 
-def test_tier_batch_takes_only_what_leaves_room_for_who_cannot_wait() -> None:
+@pytest.mark.parametrize("ttft_s", [0.5, 1.0, 1.5])
+def test_an_interactive_request_behind_tier_batch_still_meets_its_target(ttft_s: float) -> None:
     place = Place(*[request(number, tokens=100, tier=Tier.BATCH) for number in range(9)])
-    place.replica("x", slots=9, tokens=5000)
-    sent = place.placed()
-    assert len(sent) == int(BATCH_WAIT_S / 0.001 // 100)
+    place.ttft_s = ttft_s
+    replica = place.replica("x", slots=9, tokens=5000)
+    assert place.placed()
+    left_s = ttft_s - replica.token_s * replica.work_tokens
+    assert 0.49 * ttft_s < left_s < 0.5 * ttft_s + 0.1, "half is left for its own prompt, another of 0.1 s did not fit"
+
+
+def test_the_last_places_are_not_for_tier_batch() -> None:
+    place = Place(request(1, tokens=10, tier=Tier.BATCH))
+    place.replica("x")
     place.replicas["x"].hear(slots=1, tokens=5000, queued_tokens=0, running=9)
     assert place.placed(0.1) == [], "the last places are for others"
     place.queue.add(request(20))

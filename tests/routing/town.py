@@ -14,6 +14,7 @@ from routing import Credit, Gate, Grants, Head, Placement, Prefixes, Queue, Repl
 
 TICK_S = 0.0125
 STEP_TICKS = 4
+TTFT_S = 0.5
 
 
 @dataclass(slots=True)
@@ -174,7 +175,7 @@ class Router:
         return made
 
     def turn(self, now_s: float) -> dict[str, Submit]:
-        turn = batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=self.random)
+        turn = batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=self.random, ttft_s=TTFT_S)
         for one in turn.placed:
             self.sent[one.replica] += 1
             self.on_the_way[one.replica].append(one.read_tokens)
