@@ -11,6 +11,7 @@ from routing.grant import STEPS_AHEAD, Credit, Grants, Head
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
 from routing.queue import Queue
+from routing.rate import Rate
 from routing.replica import UNKNOWN_TOKEN_S, Replica
 from routing.request import Request, Tier
 
@@ -31,6 +32,7 @@ __all__ = [
     "Placement",
     "Prefixes",
     "Queue",
+    "Rate",
     "Refusal",
     "Replica",
     "Request",

@@ -18,6 +18,10 @@ class Sequence:
     """Keys of its prompt's blocks."""
     number: int = 0
     """Of the request, for whoever sent it."""
+    read_tokens: int = 0
+    """Of its prompt, what its sender thinks must be read, as the cache has the rest; 0: all of it."""
+    found_tokens: int = 0
+    """Of its prompt, what the cache had when it was scheduled first."""
     scheduled_s: float = inf
     """When it first took part in a step."""
     first_token_s: float = inf

@@ -1,27 +1,50 @@
 """Where do requests wait in a simulated fleet, and which replica gets which? By `routing`, as in a router."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
+from statistics import median
 
 import routing
 from simulation.decodes import Sequence
 from simulation.replica import Replica
 from simulation.setup import Setup
 
+PACE_S = 1.0
+"""Between two comparisons of what replicas' steps took."""
+
+
+def as_it_is(request: routing.Request) -> routing.Request:
+    """Of the one tenant, as urgent as can be, without a deadline."""
+    return request
+
 
 class Desk:
     """The queue of one router."""
 
-    def __init__(self, setup: Setup, *, prefix_tokens: int, ttft_s: float, seed: int) -> None:
-        """`prefix_tokens` are those of a block of the sequences' prefixes, `ttft_s` the target for first tokens."""
-        self._setup, self._prefix_tokens, self._ttft_s = setup, prefix_tokens, ttft_s
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        prefix_tokens: int,
+        ttft_s: float,
+        seed: int,
+        asked: Callable[[routing.Request], routing.Request] = as_it_is,
+    ) -> None:
+        """`prefix_tokens` are those of a block of the sequences' prefixes, `ttft_s` the target for first tokens;
+        `asked` adds to a request what the trace does not tell: its tenant, tier or deadline.
+        """
+        self._setup, self._ttft_s, self._asked = setup, ttft_s, asked
+        # A router remembers no shorter blocks.
+        self._every = max(1, routing.BLOCK_TOKENS // prefix_tokens)
         self._most_tokens = routing.STEPS_AHEAD * setup.settings.batched_tokens
         self._random = Random(seed)
         self._sequences: dict[int, Sequence] = {}
         self._queue = routing.Queue()
         self._gate = routing.Gate(setup.max_queued_requests)
-        self._prefixes = routing.Prefixes(block_tokens=prefix_tokens)
+        self._prefixes = routing.Prefixes(block_tokens=self._every * prefix_tokens)
         self._routes: dict[str, routing.Replica] = {}
+        self._predicted: list[tuple[Sequence, str, int]] = []
+        self._compared_s = -PACE_S
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -44,8 +67,8 @@ class Desk:
         for sequence in sequences:
             self._wait(self._request(sequence), sequence)
 
-    def dispatch(self, replicas: list[Replica], now_s: float) -> list[tuple[Sequence, Replica]]:
-        """Who leaves now, and for where."""
+    def dispatch(self, replicas: list[Replica], now_s: float) -> list[tuple[Sequence, Replica | None]]:
+        """Who leaves now, and for where; nowhere where the deadline has passed."""
         first = self._queue.first()
         if first is None:
             return []
@@ -55,23 +78,36 @@ class Desk:
             self._prefixes.forget(gone)
         for replica in replicas:
             self._look(replica, first.prompt_tokens)
+        self._hear(now_s)
+        if now_s - self._compared_s >= PACE_S:
+            self._compared_s = now_s
+            self._compare(replicas)
         turn = routing.batch(
             self._queue, self._routes, self._prefixes, now_s=now_s, random=self._random, ttft_s=self._ttft_s
         )
+        leaving: list[tuple[Sequence, Replica | None]] = [(self._sequences.pop(one.id), None) for one in turn.late]
         for one in turn.placed:
-            self._gate.drain.leave(now_s, one.request.prompt_tokens)
-        return [(self._sequences.pop(one.request.id), by_id[one.replica]) for one in turn.placed]
+            sequence = self._sequences.pop(one.request.id)
+            sequence.read_tokens = one.read_tokens
+            if cached_tokens := sequence.prompt_tokens - one.read_tokens:
+                self._predicted.append((sequence, one.replica, cached_tokens))
+            leaving.append((sequence, by_id[one.replica]))
+        for one in (*turn.late, *(placed.request for placed in turn.placed)):
+            self._gate.drain.leave(now_s, one.prompt_tokens)
+        return leaving
 
     def _request(self, sequence: Sequence) -> routing.Request:
         # The last token of a prompt is always read, hence no block that ends with it.
-        blocks = (sequence.prompt_tokens - 1) // self._prefix_tokens
-        return routing.Request(
-            id=sequence.number,
-            prompt_tokens=sequence.prompt_tokens,
-            max_output_tokens=sequence.output_tokens,
-            arrived_s=sequence.arrival_s,
-            key=sequence.number,
-            blocks=sequence.prefix[:blocks],
+        blocks = (sequence.prompt_tokens - 1) // self._prefixes.block_tokens
+        return self._asked(
+            routing.Request(
+                id=sequence.number,
+                prompt_tokens=sequence.prompt_tokens,
+                max_output_tokens=sequence.output_tokens,
+                arrived_s=sequence.arrival_s,
+                key=sequence.number,
+                blocks=sequence.prefix[self._every - 1 :: self._every][:blocks],
+            )
         )
 
     def _wait(self, request: routing.Request, sequence: Sequence) -> None:
@@ -94,3 +130,25 @@ class Desk:
             queued_tokens=waiting_tokens,
             running=replica.engine.running,
         )
+
+    def _hear(self, now_s: float) -> None:
+        """First tokens that came tell what their prompts had in the caches."""
+        waiting = []
+        for sequence, replica, tokens in self._predicted:
+            if sequence.first_token_s <= now_s:
+                self._prefixes.told(replica, predicted_tokens=tokens, cached_tokens=sequence.found_tokens)
+            elif replica in self._routes:
+                waiting.append((sequence, replica, tokens))
+        self._predicted = waiting
+
+    def _compare(self, replicas: list[Replica]) -> None:
+        """Learns how fast they are beside each other; one that has measured nothing counts as usual."""
+        measured = {
+            one.id: routing.Measured(tokens_per_s=one.pace.reading.per_s(), step_tokens=one.pace.reading.step_tokens())
+            for one in replicas
+            if one.pace.reading.measured
+        }
+        seconds = routing.token_seconds(measured)
+        usual_s = median(seconds.values()) if seconds else routing.UNKNOWN_TOKEN_S
+        for one in replicas:
+            self._routes[one.id].token_s = seconds.get(one.id, usual_s)

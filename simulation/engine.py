@@ -78,7 +78,7 @@ class Engine:
         self.version = 0
         """Grows with all that changes it."""
         self.waiting_tokens = 0
-        """Prompt tokens of those that have no token yet."""
+        """Of prompts that have no token yet, what their senders think must be read."""
         self.read_tokens = self.found_tokens = 0
         """Of prompts that ran: computed, and found in the cache."""
         self._settings = settings
@@ -108,6 +108,10 @@ class Engine:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    def cached_tokens(self, prefix: tuple[int, ...]) -> int:
+        """Of a prompt that begins so, what the cache has now."""
+        return 0 if self._prefixes is None else self._prefixes.found_tokens(prefix)
 
     @property
     def planned_s(self) -> float:
@@ -150,7 +154,8 @@ class Engine:
         if self.planned_s == inf:
             self.now_s = self._begun_s = max(self.now_s, sequence.arrival_s if now_s is None else now_s)
         self._waiting.append(sequence)
-        self.waiting_tokens += prompt
+        sequence.read_tokens = sequence.read_tokens or prompt
+        self.waiting_tokens += sequence.read_tokens
         self.version += 1
         self._quiet_s = 0.0
 
@@ -293,6 +298,7 @@ class Engine:
         tokens = 0
         if self._prefixes is not None and sequence.prefix:
             tokens = min(self._prefixes.found_tokens(sequence.prefix), sequence.prompt_tokens - 1)
+        sequence.found_tokens = tokens
         self.found_tokens += tokens
         self.read_tokens += sequence.prompt_tokens - tokens
         return tokens
@@ -310,7 +316,7 @@ class Engine:
             return False
         context = sequence.known_tokens
         if sequence.first_token_s == inf:
-            self.waiting_tokens -= sequence.prompt_tokens
+            self.waiting_tokens -= sequence.read_tokens
             if self._prefixes is not None:
                 room = self.free_blocks * self._settings.block_tokens + sequence.prompt_tokens
                 self._prefixes.keep(sequence.prefix, room_tokens=room)

@@ -12,11 +12,12 @@ import numpy as np
 from autoscaling import Fleet, StepFit, Tally, Targets
 from simulation.decodes import Sequence
 from simulation.desk import Desk
+from simulation.dispatcher import MakeDispatcher
 from simulation.engine import Engine
 from simulation.outcome import Change, Run
 from simulation.policy import Observed, Policy
 from simulation.prefix_cache import PrefixCache
-from simulation.replica import Replica
+from simulation.replica import Pace, Replica
 from simulation.setup import Setup
 from simulation.trace import Trace
 
@@ -37,10 +38,14 @@ def simulate(
     targets: Targets,
     *,
     seed: int = 0,
+    desk: MakeDispatcher = Desk,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Run:
-    """A decision each second. The same arguments give the same run. `tell` hears now and then which share is done."""
-    return _Simulation(trace, setup, policy, targets, seed).run(tell)
+    """A decision each second. The same arguments give the same run. `tell` hears now and then which share is done.
+
+    `desk` makes who sends requests to replicas: a router of Headrace's, unless another is to be compared with it.
+    """
+    return _Simulation(trace, setup, policy, targets, seed, desk).run(tell)
 
 
 class _Recent:
@@ -66,13 +71,15 @@ class _Recent:
 
 
 class _Simulation:
-    def __init__(self, trace: Trace, setup: Setup, policy: Policy, targets: Targets, seed: int) -> None:
+    def __init__(
+        self, trace: Trace, setup: Setup, policy: Policy, targets: Targets, seed: int, desk: MakeDispatcher
+    ) -> None:
         self._trace, self._setup, self._policy, self._targets = trace, setup, policy, targets
         self._random = random.Random(seed)
         self._memory: Any = None
         self._tally, self._recent = Tally(), _Recent()
         block_tokens = trace.block_tokens or setup.settings.block_tokens
-        self._desk = Desk(setup, prefix_tokens=block_tokens, ttft_s=targets.ttft_s, seed=seed)
+        self._desk = desk(setup, prefix_tokens=block_tokens, ttft_s=targets.ttft_s, seed=seed)
         self._fit = StepFit()
         self._costs = self._fit.costs()
         self._starting: list[Replica] = []
@@ -82,6 +89,7 @@ class _Simulation:
         self._device_s = 0.0
         self._first_s = np.full(trace.requests, inf)
         self._last_s = np.full(trace.requests, inf)
+        self._found_tokens = np.zeros(trace.requests, dtype=np.int32)
         self._unfinished = 0
         self._changes: list[Change] = []
         self._series: tuple[list[int], list[int], list[int]] = ([], [], [])
@@ -113,6 +121,7 @@ class _Simulation:
             trace=self._trace,
             first_s=self._first_s,
             last_s=self._last_s,
+            found_tokens=self._found_tokens,
             end_s=end_s,
             device_s=self._device_s,
             running=np.array(self._series[0], dtype=np.int32),
@@ -155,21 +164,28 @@ class _Simulation:
             self._unfinished += 1
             self._dispatch(now_s)
         else:
-            self._refused += 1
-            self._tally.ended(now_s, 0, missed=True)
+            self._refuse(now_s)
 
     def _dispatch(self, now_s: float) -> None:
         for replica in self._running:
             self._settle(replica, now_s)
         self._finish(now_s)
         for sequence, replica in self._desk.dispatch(self._running, now_s):
-            self._note(replica, replica.add(sequence, now_s))
+            if replica is None:
+                self._unfinished -= 1
+                self._refuse(now_s)
+            else:
+                self._note(replica, replica.add(sequence, now_s))
         self._release_s = inf
         if len(self._desk) and self._running:
             change_s = min([replica.engine.changes_s for replica in self._running])
             if self._ending:
                 change_s = min(change_s, self._ending[0][0])
             self._release_s = max(now_s + self._setup.dispatch_s, change_s, now_s + LEAST_S)
+
+    def _refuse(self, now_s: float) -> None:
+        self._refused += 1
+        self._tally.ended(now_s, 0, missed=True)
 
     def _settle(self, replica: Replica, now_s: float) -> None:
         if done := replica.engine.settle(now_s):
@@ -187,6 +203,7 @@ class _Simulation:
             number = sequence.number
             first_s = min(float(self._first_s[number]), sequence.first_token_s)
             self._first_s[number], self._last_s[number] = first_s, sequence.last_token_s
+            self._found_tokens[number] = sequence.found_tokens
             tokens = int(self._trace.output_tokens[number])
             ttft_s = first_s - float(self._trace.at_s[number])
             token_s = (sequence.last_token_s - first_s) / max(1, tokens - 1)
@@ -270,14 +287,14 @@ class _Simulation:
 
     def _replica(self, asked_s: float, *, ready_s: float) -> Replica:
         self._made += 1
-        setup, trace = self._setup, self._trace
+        setup, trace, pace = self._setup, self._trace, Pace(self._fit)
         engine = Engine(
             setup.settings,
             kv_blocks=setup.kv_blocks,
-            step=setup.step,
+            step=setup.step_of(self._made),
             plans_ahead=setup.plans_ahead,
-            timer=self._fit,
+            timer=pace,
             prefixes=PrefixCache(trace.block_tokens) if trace.prefixes else None,
         )
         fails_s = ready_s + self._random.expovariate(1 / setup.failure_s) if setup.failure_s < inf else inf
-        return Replica(self._made, setup, engine, asked_s=asked_s, ready_s=ready_s, fails_s=fails_s)
+        return Replica(self._made, setup, engine, pace, asked_s=asked_s, ready_s=ready_s, fails_s=fails_s)

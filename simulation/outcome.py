@@ -29,6 +29,8 @@ class Run:
     first_s: NDArray[np.float64]
     """When each request got its first token; infinite where it never did."""
     last_s: NDArray[np.float64]
+    found_tokens: NDArray[np.int32]
+    """Of each prompt, what was in the cache when it was read."""
     end_s: float
     """When the last one ended; no earlier than the trace."""
     device_s: float
@@ -40,6 +42,7 @@ class Run:
     queued: NDArray[np.int32]
     changes: list[Change] = field(repr=False)
     refused: int
+    """Turned away at once, or once their deadlines had passed."""
     failures: int
 
 

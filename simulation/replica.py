@@ -1,17 +1,34 @@
 """What is one replica of a simulated fleet, from when it was asked for to its end?"""
 
-from autoscaling import ReplicaLoad, StepCosts
+from autoscaling import ReplicaLoad, StepCosts, StepFit
+from routing import Rate
 from simulation.decodes import Sequence
 from simulation.engine import Engine
 from simulation.setup import Setup
 
 
+class Pace:
+    """Hears of an engine's steps: what such steps cost in the fleet, and how fast this engine reads prompts."""
+
+    def __init__(self, costs: StepFit) -> None:
+        self.reading = Rate()
+        self._costs = costs
+
+    def add(self, seconds: float, *, sequences: float, prompt_tokens: float, steps: int) -> None:
+        self._costs.add(seconds, sequences=sequences, prompt_tokens=prompt_tokens, steps=steps)
+        if prompt_tokens:
+            self.reading.add(prompt_tokens, seconds)
+
+
 class Replica:
     """An engine with a life. Its times are the simulation's."""
 
-    def __init__(self, number: int, setup: Setup, engine: Engine, *, asked_s: float, ready_s: float, fails_s: float):
+    def __init__(
+        self, number: int, setup: Setup, engine: Engine, pace: Pace, *, asked_s: float, ready_s: float, fails_s: float
+    ) -> None:
         self.id = str(number)
         self.engine = engine
+        self.pace = pace
         self.asked_s, self.ready_s, self.fails_s = asked_s, ready_s, fails_s
         self.held: set[Sequence] = set()
         """Sequences that were sent there and have not ended."""

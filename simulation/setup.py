@@ -32,6 +32,8 @@ class Setup:
     """Least time between two looks of a router for credit while something waits."""
     max_queued_requests: int = 1 << 30
     """That the router keeps before it refuses more."""
+    slowness: tuple[float, ...] = ()
+    """Of the first replicas: how many times as long their steps take."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.startup_s < inf:
@@ -40,3 +42,11 @@ class Setup:
             raise ValueError(
                 f"begins_with must be within {self.min_replicas} and {self.max_replicas}, got {self.begins_with}"
             )
+
+    def step_of(self, number: int) -> StepSeconds:
+        """How long the steps of a replica take; they are counted from 1 as they are asked for."""
+        step = self.step
+        if number > len(self.slowness):
+            return step
+        times = self.slowness[number - 1]
+        return lambda chunks: times * step(chunks)

@@ -253,6 +253,15 @@ def test_looking_on_changes_nothing(load: dict[str, Any], arrivals: list[Arrival
     assert watched.waiting_tokens == 0
 
 
+def test_who_sends_a_prompt_says_what_of_it_waits_to_be_read() -> None:
+    one = Engine(settings(), kv_blocks=100, step=linear)
+    for read_tokens in (0, 5):
+        one.add(Sequence(arrival_s=0.0, prompt_tokens=12, output_tokens=1, read_tokens=read_tokens))
+    assert one.waiting_tokens == 12 + 5
+    one.advance()
+    assert one.waiting_tokens == 0
+
+
 def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
     found = []
     one = Engine(settings(batched_tokens=8), kv_blocks=100, step=linear, prefixes=PrefixCache(4))
@@ -263,6 +272,8 @@ def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
         found.append(one.found_tokens)
     # The last token is read in any case.
     assert found == [0, 8, 8, 8 + 11]
+    assert sequence.found_tokens == 11
+    assert (one.cached_tokens((7, 2, 8)), one.cached_tokens((8,))) == (8, 0)
     assert one.read_tokens == 4 * 12 - found[-1]
 
 

@@ -1,7 +1,10 @@
 """Does a simulated fleet queue as theory says, lose nothing, and pay for what it had?"""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from heapq import heapreplace
 from math import factorial, inf
 from typing import Any
@@ -14,10 +17,14 @@ from hypothesis import strategies as st
 from autoscaling import Targets
 from cluster.engine_memory import EngineSettings
 from cluster.step_work import Chunk
+from routing import Request
 from simulation.baselines import Wanted
+from simulation.decodes import Sequence as Sequence_
+from simulation.desk import Desk
 from simulation.fleet import simulate
 from simulation.outcome import Run, digest, summary
 from simulation.policy import Observed, headrace
+from simulation.replica import Replica
 from simulation.setup import Setup
 from simulation.trace import Trace
 
@@ -209,6 +216,46 @@ def test_an_hour_that_nobody_asks_for_costs_nothing_and_a_digest_shows_it() -> N
     assert told.summary.device_hours < 0.15
     assert told.met.count(None) == len(told.met) - 2
     assert len(told.at_s) == len(told.running) == len(told.queued) <= 241
+
+
+def test_a_request_whose_deadline_passes_while_it_waits_is_refused() -> None:
+    def hurried(request: Request) -> Request:
+        return replace(request, deadline_s=request.arrived_s + 0.5)
+
+    one_at_a_time, ticks = server(begins_with=1, max_replicas=1), [400_000] * 4
+    run = simulate(trace([0.0] * 4, ticks), one_at_a_time, always(1), TARGETS, desk=partial(Desk, asked=hurried))
+    assert run.refused == 2
+    assert np.isfinite(run.first_s).tolist() == [True, True, False, False]
+
+
+def test_a_replica_whose_steps_take_longer_is_sent_less() -> None:
+    at_s = np.arange(0, 60, 0.05)
+    counts = []
+
+    class Counted:
+        """A desk that counts."""
+
+        def __init__(self, *args: Any, **more: Any) -> None:
+            self._desk, self.sent = Desk(*args, **more), Counter[str]()
+            self.enter, self.again = self._desk.enter, self._desk.again
+            counts.append(self.sent)
+
+        tokens = property(lambda self: self._desk.tokens)
+
+        def __len__(self) -> int:
+            return len(self._desk)
+
+        def dispatch(self, replicas: list[Replica], now_s: float) -> list[tuple[Sequence_, Replica | None]]:
+            leaving = self._desk.dispatch(replicas, now_s)
+            self.sent.update(replica.id for _, replica in leaving if replica is not None)
+            return leaving
+
+    for slowness in ((), (4.0,)):
+        setup = engines(begins_with=3, max_replicas=3, slowness=slowness)
+        simulate(trace(list(at_s), [1_000] * len(at_s), 5), setup, always(3), TARGETS, desk=Counted)
+    even, uneven = counts
+    assert even["1"] == pytest.approx(len(at_s) / 3, rel=0.2)
+    assert uneven["1"] < 0.6 * even["1"]
 
 
 def test_bounds_that_contradict_each_other_are_refused() -> None:
