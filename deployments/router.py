@@ -19,9 +19,10 @@ from ray.serve.schema import ApplicationStatus
 from autoscaling import Targets
 from deployments import tenants
 from deployments.declare import engine_name
+from deployments.desks import Desk
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
-from deployments.http_api import Desk, HttpApi
+from deployments.http_api import HttpApi
 from deployments.http_server import HttpServer
 from deployments.lane import Lane
 from deployments.link import RouterEnd

@@ -16,8 +16,9 @@ import openai
 import uvicorn
 
 from autoscaling import Targets
+from deployments.desks import Desk
 from deployments.fleet import RouterSettings, Tenant
-from deployments.http_api import Desk, HttpApi
+from deployments.http_api import HttpApi
 from deployments.http_connection import Connection
 from deployments.lane import Lane
 from deployments.openai_wire import ChatRequest, Message

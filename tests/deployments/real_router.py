@@ -19,12 +19,14 @@ import uvicorn
 import uvloop
 
 from autoscaling import Targets
+from deployments.desks import Desk
 from deployments.fleet import RouterSettings
 from deployments.frames import EngineFrame
-from deployments.http_api import Desk, HttpApi, Receive
+from deployments.http_api import HttpApi
 from deployments.http_connection import Connection
 from deployments.lane import Lane
 from deployments.link import RouterEnd
+from deployments.receiving import Receive
 from deployments.render import Renderer
 from deployments.replica import Replica
 from deployments.reply import Send, respond

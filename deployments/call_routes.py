@@ -1,0 +1,45 @@
+"""How does a request reach vLLM's own application, and its answer the client?"""
+
+from functools import partial
+
+from deployments import anthropic_errors, forward, limits
+from deployments.desks import Desks, asked
+from deployments.fleet import RouterSettings
+from deployments.openai_answers import error_event
+from deployments.receiving import Receive, Scope, read_body, watched
+from deployments.reply import Send, relay
+from deployments.router_metrics import RouterMetrics
+from deployments.tenants import sender
+
+
+class CallRoutes:
+    """All that an engine's application answers."""
+
+    def __init__(self, desks: Desks, metrics: RouterMetrics, settings: RouterSettings) -> None:
+        self._desks, self._metrics, self._settings = desks, metrics, settings
+        self._allowed = forward.Allowed(
+            media_urls=settings.allow_media_urls, chat_templates=settings.allow_chat_templates
+        )
+
+    async def take(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads a request and passes it on."""
+        await self.pass_on(scope, await read_body(receive, self._settings.limits), receive, send)
+
+    async def pass_on(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Lets vLLM's own application answer a request whose body was read."""
+        path, fields = scope["path"], forward.read(body)
+        desk = asked(self._desks, fields)
+        if fields is not None:
+            forward.check(path, fields, self._allowed)
+            limits.check(fields, self._settings.limits)
+        passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
+        by = sender(scope["tenant"], scope["headers"], fields.get("service_tier") if fields is not None else None)
+        if by.cache_salt is not None and fields:
+            body = forward.salted(path, body, by.cache_salt)
+        with watched(desk.lane, receive, self._settings, stream=False) as tickets:
+            tickets.append(desk.lane.call(path, passed, body, tokens, by))
+            took = partial(desk.lane.took, tickets[0])
+            as_event = anthropic_errors.event if forward.anthropic(path) else error_event
+            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model, tokens), took, as_event)
+        if status is not None and status >= 400:
+            self._metrics.refused(status)

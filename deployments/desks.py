@@ -1,0 +1,69 @@
+"""Which models does the router offer, and what do its routes need of each?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.lane import Lane
+from deployments.openai_wire import ApiError
+from deployments.render import Renderer
+
+
+@dataclass(eq=False, slots=True)
+class Desk:
+    """What the routes need of one model."""
+
+    lane: Lane
+    renderer: Renderer
+    created: int
+    wakes: bool
+    """It may have no replica until somebody asks."""
+    reasons: bool = False
+    """Its text is parsed for reasoning, which vLLM's application does: every chat goes there."""
+
+    @property
+    def pooling(self) -> str | None:
+        """What its replicas give instead of text, by vLLM's name; vLLM's application refuses what asks for text."""
+        return next((task for one in self.lane.replicas.values() if (task := one.facts.get("pooling"))), None)
+
+
+Desks = Mapping[str, Desk]
+"""By model name, in the fleet's order."""
+
+
+def asked(desks: Desks, fields: dict[str, Any] | None) -> Desk:
+    """The desk that a forwarded body is for; with one model, a body need not name it. Raises ApiError(400, 404)."""
+    name = fields.get("model") if fields is not None else None
+    if isinstance(name, str) and name:
+        return by_name(desks, name)
+    if len(desks) == 1:
+        return by_name(desks, next(iter(desks)))
+    if fields is None:
+        raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
+    raise ApiError(400, f"'model' must be one of: {', '.join(desks)}.", param="model")
+
+
+def by_name(desks: Desks, model: str) -> Desk:
+    """Raises ApiError(404)."""
+    desk = desks.get(model)
+    if desk is None:
+        known = ", ".join(desks)
+        raise ApiError(
+            404,
+            f"The model '{model}' does not exist. This server has: {known}.",
+            param="model",
+            code="model_not_found",
+        )
+    return desk
+
+
+def card(name: str, desk: Desk) -> dict[str, Any]:
+    """What /v1/models says of it."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": desk.created,
+        "owned_by": "headrace",
+        "max_model_len": desk.lane.max_model_len,
+        "pooling": desk.pooling,
+    }

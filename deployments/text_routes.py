@@ -1,0 +1,116 @@
+"""How is a request of plain text answered?"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from deployments import limits
+from deployments.desks import Desk, Desks, by_name
+from deployments.fleet import RouterSettings
+from deployments.openai_answers import Answer, Usage
+from deployments.openai_wire import (
+    COMPLETION_TOKENS,
+    ApiError,
+    ChatRequest,
+    Common,
+    CompletionRequest,
+    parse,
+    sampling,
+)
+from deployments.receiving import Receive, Scope, read_body, watched
+from deployments.reply import Send, stream, whole
+from deployments.router_metrics import RouterMetrics
+from deployments.tenants import sender
+
+
+class TextRoutes:
+    """Chats and completions. What is no plain text goes to `pass_on`, with its body."""
+
+    def __init__(
+        self,
+        desks: Desks,
+        metrics: RouterMetrics,
+        settings: RouterSettings,
+        pass_on: Callable[[Scope, bytes, Receive, Send], Awaitable[None]],
+    ) -> None:
+        self._desks, self._metrics, self._settings, self._pass_on = desks, metrics, settings, pass_on
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive, self._settings.limits)
+        request = parse(ChatRequest, body)
+        if request is None or (desk := by_name(self._desks, request.model)).reasons or desk.pooling:
+            return await self._pass_on(scope, body, receive, send)
+        self._check_limits(request)
+        if request.max_completion_tokens is not None:
+            request.max_tokens = request.max_completion_tokens
+        ids = await desk.renderer.chat(request)
+        await self._run(desk, request, [ids], scope, receive, send, chat=True)
+
+    async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive, self._settings.limits)
+        request = parse(CompletionRequest, body)
+        if request is None or (desk := by_name(self._desks, request.model)).pooling:
+            return await self._pass_on(scope, body, receive, send)
+        self._check_limits(request)
+        if request.max_tokens is None:
+            request.max_tokens = min(COMPLETION_TOKENS, self._settings.limits.max_tokens or COMPLETION_TOKENS)
+        special = request.add_special_tokens is not False
+        prompts = [
+            prompt if isinstance(prompt, list) else await desk.renderer.text(prompt, special)
+            for prompt in request.prompts()
+        ]
+        await self._run(desk, request, prompts, scope, receive, send, chat=False)
+
+    async def _run(
+        self,
+        desk: Desk,
+        request: Common,
+        prompts: list[list[int]],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        chat: bool,
+    ) -> None:
+        """Queues the prompts and answers when, or while, their deltas come."""
+        parameters, most, field = sampling(request), self._settings.limits.max_tokens, "messages" if chat else "prompt"
+        if (max_tokens := most if request.max_tokens is None else request.max_tokens) is not None:
+            parameters["max_tokens"] = max_tokens
+        for ids in prompts:
+            limits.check_prompt(len(ids), self._settings.limits, field)
+            _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
+        news, by = asyncio.Event(), sender(scope["tenant"], scope["headers"], request.service_tier)
+        with watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
+            for ids in prompts:
+                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
+            metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)))
+            give = stream if request.stream else whole
+            await give(tickets, news, _answer(request, prompts, chat), send, metered)
+
+    def _check_limits(self, request: Common) -> None:
+        limits.check({name: getattr(request, name, None) for name in limits.FIELDS}, self._settings.limits)
+
+
+def _answer(request: Common, prompts: list[list[int]], chat: bool) -> Answer:
+    options = request.stream_options
+    return Answer(
+        request.model,
+        chat,
+        Usage(sum(len(ids) for ids in prompts)),
+        n=request.n or 1,
+        include_usage=options is not None and options.include_usage,
+        every_usage=options is not None and options.continuous_usage_stats,
+    )
+
+
+def _check_length(ids: list[int], max_tokens: int | None, max_model_len: int | None, field: str) -> None:
+    if not ids:
+        raise ApiError(400, "The prompt is empty.", param=field)
+    if max_model_len is None or len(ids) + (max_tokens or 1) <= max_model_len:
+        return
+    raise ApiError(
+        400,
+        f"This model's context holds {max_model_len} tokens; the prompt has {len(ids)} and max_tokens "
+        f"asks for {max_tokens or 1} more.",
+        param="max_tokens" if len(ids) < max_model_len else field,
+        code="context_length_exceeded",
+    )
