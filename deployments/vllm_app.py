@@ -6,13 +6,13 @@ Its answers and errors are vLLM's own. Written against vLLM 0.29.0.
 import asyncio
 import logging
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from deployments.call_tally import TALLY, CountedEngine, Tally
 from deployments.frames import WINDOW_BYTES, Call, Failure, Part
 from deployments.link import EngineEnd
 
@@ -26,79 +26,6 @@ PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after", b"met
 Asgi = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 log = logging.getLogger("ray.serve")
-
-
-@dataclass(eq=False, slots=True)
-class Tally:
-    """What one call has had of the engine."""
-
-    estimate_tokens: int
-    begun: bool = False
-    """The engine has had a request of it: from now on the engine's own figures count."""
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    """Both since the last part."""
-    open: set[str] = field(default_factory=set)
-    """Requests of it that the engine may still have."""
-
-    def take(self) -> tuple[int, int]:
-        told = self.prompt_tokens, self.output_tokens
-        self.prompt_tokens = self.output_tokens = 0
-        return told
-
-
-_TALLY: ContextVar[Tally] = ContextVar("tally")
-
-
-class CountedEngine:
-    """vLLM's AsyncLLM, with the tokens of each call counted."""
-
-    def __init__(self, llm: Any, work_arrived: Callable[[], None]) -> None:
-        self._llm, self._work_arrived = llm, work_arrived
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._llm, name)
-
-    def generate(self, prompt: Any, sampling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = self._llm.generate(prompt, sampling_params, request_id, **more)
-        return self._counted(_TALLY.get(), outputs, request_id, _new_tokens(sampling_params.output_kind.name))
-
-    def encode(self, prompt: Any, pooling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = self._llm.encode(prompt, pooling_params, request_id, **more)
-        return self._counted(_TALLY.get(), outputs, request_id, lambda _: 0)
-
-    async def _counted(
-        self, tally: Tally, outputs: AsyncGenerator[Any], request_id: str, new_tokens: Callable[[Any], int]
-    ) -> AsyncIterator[Any]:
-        tally.begun = True
-        tally.open.add(request_id)
-        self._work_arrived()
-        prompted = False
-        try:
-            async for output in outputs:
-                if not prompted:
-                    prompted = True
-                    tally.prompt_tokens += len(output.prompt_token_ids or ())
-                tally.output_tokens += new_tokens(output)
-                if output.finished:
-                    tally.open.discard(request_id)
-                yield output
-        finally:
-            await outputs.aclose()
-
-
-def _new_tokens(kind: str) -> Callable[[Any], int]:
-    """Counts the tokens that each output of one request adds; outputs are deltas, or all so far."""
-    if kind == "DELTA":
-        return lambda output: sum(len(choice.token_ids) for choice in output.outputs)
-    made: dict[int, int] = {}
-
-    def grown(output: Any) -> int:
-        before = sum(made.values())
-        made.update((choice.index, len(choice.token_ids)) for choice in output.outputs)
-        return sum(made.values()) - before
-
-    return grown
 
 
 class Application:
@@ -141,9 +68,9 @@ class Application:
         self._tallies.add(tally)
         answer = _Answer(call, tally, partial(link.say, router), partial(link.room, router), gone)
         self._open[run] = answer
-        token = _TALLY.set(tally)
+        token = TALLY.set(tally)
         serving = asyncio.ensure_future(self._app(_scope(call), _receiver(call.body, gone), answer.send))
-        _TALLY.reset(token)
+        TALLY.reset(token)
         try:
             await self._serve(serving, tally, gone)
         except Exception:  # it was answered with vLLM's 500, where that was still possible

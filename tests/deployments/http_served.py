@@ -151,6 +151,14 @@ async def until(happened: Callable[[], Any]) -> None:
             await asyncio.sleep(0.002)
 
 
+async def idle(served: Served) -> None:
+    """Waits until nothing is left of what clients asked, whatever they did."""
+    await until(lambda: served.lane.open_requests() == 0)
+    await until(lambda: served.engine.unfinished == 0)
+    assert served.lane.queued_tokens == 0
+    assert not (await served.metrics()).get('headrace_open_requests{model="tiny"}')
+
+
 def events(body: str) -> list[Any]:
     """What the events of a stream hold, but for the last, which must be the end mark."""
     *said, done, rest = body.split("\n\n")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from deployments.call_tally import CountedEngine
 from deployments.frames import WINDOW_BYTES, Call, Failure, Part
-from deployments.vllm_app import CHUNK_BYTES, Application, CountedEngine
+from deployments.vllm_app import CHUNK_BYTES, Application
 
 pytestmark = pytest.mark.anyio
 
