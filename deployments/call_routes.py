@@ -37,9 +37,11 @@ class CallRoutes:
         if by.cache_salt is not None and fields:
             body = forward.salted(path, body, by.cache_salt)
         with watched(desk.lane, receive, self._settings, stream=False) as tickets:
-            tickets.append(desk.lane.call(path, passed, body, tokens, by))
+            with self._metrics.outcomes.door(desk.lane.model, by):
+                tickets.append(desk.lane.call(path, passed, body, tokens, by))
             took = partial(desk.lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
-            status = await relay(tickets[0], send, self._metrics.watch(desk.lane.model, tokens), took, as_event)
+            metered = self._metrics.watch(desk.lane.model, tokens, by)
+            status = await relay(tickets[0], send, metered, took, as_event)
         if status is not None and status >= 400:
             self._metrics.refused(status)

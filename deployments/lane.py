@@ -18,6 +18,7 @@ from deployments.link import RouterEnd
 from deployments.replica import Replica
 from deployments.replicas import Replicas
 from deployments.sender import ANYBODY, Sender
+from deployments.shares import Shares
 from deployments.ticket import Ticket, choices
 
 RETRIES = 2
@@ -49,7 +50,8 @@ class Lane:
         self._seen = Replicas()
         self.replicas = self._seen.by_id
         self._dispatch_due = False
-        self.prompt_tokens = self.output_tokens = self.retries = self.continuations = 0
+        self.shares = Shares(self._queue.counters)
+        self.retries = self.continuations = 0
         self.max_model_len: int | None = None
 
     @property
@@ -59,6 +61,10 @@ class Lane:
     @property
     def queued_tokens(self) -> int:
         return self._queue.tokens
+
+    def queued_of(self, tenant: str, tier: routing.Tier) -> int:
+        """Requests of one sender that wait."""
+        return self._queue.waits(tenant, tier)
 
     def open_requests(self) -> int:
         """Requests waiting here or running on a replica for us."""
@@ -81,7 +87,6 @@ class Lane:
         keys = routing.prefix_keys(prompt_ids, sender.tenant)
         value = sender.request(next(self._numbers), len(prompt_ids), sampling.get("max_tokens") or 0, keys)
         self._admission.ask(value, self._queue)
-        self.prompt_tokens += value.prompt_tokens
         order = Submit(value.id, 0, prompt_ids, sampling, stream, sender.cache_salt, sender.tenant, sender.tier)
         return self._enter(value, order, news)
 
@@ -106,6 +111,7 @@ class Lane:
     def _enter(self, value: routing.Request, order: Submit | Call, news: asyncio.Event) -> Ticket:
         ticket = Ticket(value, order, news, open_choices=choices(order))
         self._admission.opened(value)
+        self.shares.came(ticket)
         self._wait(ticket)
         self._dispatch_soon()
         return ticket
@@ -190,6 +196,7 @@ class Lane:
             for placement in turn.placed:
                 ticket = self._waiting.pop(placement.request.id)
                 self._admission.left(ticket.value)
+                self.shares.left(ticket, now_s)
                 self.replicas[placement.replica].send(ticket, placement.read_tokens)
             for value in turn.late:
                 self._fail_waiting(self._waiting[value.id], 504, "The deadline passed while the request was waiting.")
@@ -213,8 +220,7 @@ class Lane:
             self._dispatch_soon()
 
     def _take_delta(self, replica: Replica, ticket: Ticket, delta: Delta) -> None:
-        self.output_tokens += len(delta.token_ids)
-        self._charge(ticket, len(delta.token_ids))
+        self.shares.made(ticket, len(delta.token_ids))
         if predicted_tokens := ticket.predicted_tokens:
             ticket.predicted_tokens = 0
             self._seen.prefixes.told(replica.id, predicted_tokens=predicted_tokens, cached_tokens=delta.cached_tokens)
@@ -226,33 +232,14 @@ class Lane:
 
     def _take_in(self, replica: Replica, part: Part) -> None:
         """Counts a part's tokens, of a call whose client left too, and gives it to its reader."""
-        self.prompt_tokens += part.prompt_tokens
-        self.output_tokens += part.output_tokens
+        ticket = replica.tickets.get(part.request)
+        self.shares.told(ticket, part)
         if part.status:
             self._judge(replica, routing.failed if part.status >= 500 else routing.succeeded)
-        ticket = replica.tickets.get(part.request)
-        if ticket is not None:
-            self._settle(ticket, part)
         if ticket is None or ticket.attempt != part.attempt:
             return
         if ticket.put_part(part):
             del replica.tickets[part.request]
-
-    def _settle(self, ticket: Ticket, part: Part) -> None:
-        """Charges a call's tenant for what the engine took and made, where its prompt was charged by an estimate."""
-        self._charge(ticket, part.output_tokens)
-        if part.prompt_tokens:
-            self._charge(ticket, part.prompt_tokens - ticket.estimated_tokens)
-            ticket.estimated_tokens = 0
-
-    def _charge(self, ticket: Ticket, tokens: int) -> None:
-        """Charges a request's tenant for so many tokens more, or less."""
-        counters, tenant = self._queue.counters, ticket.value.tenant
-        ticket.charged_tokens += tokens
-        if tokens > 0:
-            counters.charge(tenant, tokens)
-        elif tokens:
-            counters.refund(tenant, -tokens)
 
     def _judge(self, replica: Replica, event: Callable[[routing.Health, float], routing.Health]) -> None:
         if replica.judge(event):
@@ -263,8 +250,7 @@ class Lane:
         self._log(f"{self.model}: replica {replica.id} {reason}; {len(replica.tickets)} requests were on it")
         for ticket in replica.tickets.values():
             if self._retry(ticket, reason):
-                # What it had is read again, or made again: that is charged when it leaves again.
-                self._charge(ticket, -ticket.charged_tokens)
+                self.shares.give_back(ticket)
                 self._wait(ticket)
         replica.tickets = {}
         self._dispatch_soon()

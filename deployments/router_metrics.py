@@ -9,8 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from autoscaling import Tally, Targets, Traffic
+from deployments import tenant_metrics
 from deployments.lane import Lane
 from deployments.replica import Replica
+from deployments.sender import ANYBODY, Sender
+from deployments.tenant_metrics import Outcomes
 
 FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 PER_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
@@ -38,6 +41,8 @@ class RouterMetrics:
         self._requests = Counter(
             "headrace_requests", "Requests by how they ended", ["model", "outcome"], registry=registry
         )
+        self.outcomes = Outcomes(registry)
+        """The same by tenant and tier, refused ones among them."""
         self._refusals = Counter("headrace_refusals", "Requests refused, by status", ["status"], registry=registry)
         self._open = Gauge("headrace_open_requests", "Requests being answered", ["model"], registry=registry)
         self._missed = Counter(
@@ -65,10 +70,10 @@ class RouterMetrics:
         """A request ended with an error body."""
         self._refusals.labels(str(status)).inc()
 
-    def watch(self, model: str, prompt_tokens: int) -> "Metered":
+    def watch(self, model: str, prompt_tokens: int, by: Sender = ANYBODY) -> "Metered":
         """Follows one request that was let in."""
         self._tally(model).arrived(monotonic(), prompt_tokens)
-        return Metered(self, model)
+        return Metered(self, model, by)
 
     def traffic(self, model: str) -> Traffic:
         """What came for a model lately, for the scaler."""
@@ -87,8 +92,8 @@ class RouterMetrics:
 class Metered:
     """One request's times, written once, at its end."""
 
-    def __init__(self, metrics: RouterMetrics, model: str) -> None:
-        self._metrics, self._model = metrics, model
+    def __init__(self, metrics: RouterMetrics, model: str, by: Sender) -> None:
+        self._metrics, self._model, self._by = metrics, model, by
         self._start_s = monotonic()
         self._first_s: float | None = None
         self._count = 0
@@ -108,6 +113,7 @@ class Metered:
         metrics, model = self._metrics, self._model
         metrics._open.labels(model).dec()
         metrics._requests.labels(model, outcome).inc()
+        metrics.outcomes.ended(model, self._by, outcome)
         self._judge(outcome)
         if self._first_s is None:
             return
@@ -139,11 +145,12 @@ class _Lanes:
     def collect(self) -> Iterable[Metric]:
         yield self._gauge("queued_requests", "Requests waiting in this router", lambda lane: lane.queued_requests)
         yield self._gauge("queued_tokens", "Their prompt tokens", lambda lane: lane.queued_tokens)
-        yield self._counter("prompt_tokens", "Prompt tokens let in", lambda lane: lane.prompt_tokens)
-        yield self._counter("output_tokens", "Tokens generated", lambda lane: lane.output_tokens)
+        yield self._counter("prompt_tokens", "Prompt tokens let in", lambda lane: lane.shares.prompt_tokens)
+        yield self._counter("output_tokens", "Tokens generated", lambda lane: lane.shares.output_tokens)
         yield self._counter("retries", "Requests begun again on another replica", lambda lane: lane.retries)
         continued = "Streams that went on at another replica when theirs was lost"
         yield self._counter("continuations", continued, lambda lane: lane.continuations)
+        yield from tenant_metrics.collect(self._lanes)
         for name, text in REPLICA_GAUGES.items():
             yield self._replica_gauge(name, text, attrgetter(f"load.{name}"))
         yield self._replica_gauge(

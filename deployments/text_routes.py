@@ -80,9 +80,10 @@ class TextRoutes:
             _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
         news, by = asyncio.Event(), sender(scope["tenant"], scope["headers"], request.service_tier)
         with watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
-            for ids in prompts:
-                tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
-            metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)))
+            with self._metrics.outcomes.door(desk.lane.model, by):
+                for ids in prompts:
+                    tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
+            metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)), by)
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered)
 

@@ -101,9 +101,10 @@ class Queue:
         """Tokens (over weight) by which its tenant is behind the one that was served last."""
         return self._least - self.counters.of(request.tenant)
 
-    def waits(self, tenant: str) -> int:
-        """Requests of this tenant that wait."""
-        return sum(tier.lines[tenant].waiting for tier in self._tiers if tenant in tier.lines)
+    def waits(self, tenant: str, tier: Tier | None = None) -> int:
+        """Requests of this tenant that wait, in one tier or in all."""
+        tiers = self._tiers if tier is None else (self._tiers[tier],)
+        return sum(one.lines[tenant].waiting for one in tiers if tenant in one.lines)
 
     def tokens_ahead(self, request: Request) -> float:
         """Prompt tokens that would leave before a request that came now.

@@ -32,7 +32,7 @@ class Engine:
     closed: bool = False
 
     def __post_init__(self) -> None:
-        self.lane.join(Replica(self.name, {"max_model_len": 4096}), self._connect)
+        self.lane.join(Replica(self.name, {"max_model_len": 4096, "verified": True}), self._connect)
 
     def _connect(self, *, on_frame: Callable[[EngineFrame], None], on_lost: Callable[[str], None]) -> "Engine":
         self._on_frame, self._on_lost = on_frame, on_lost

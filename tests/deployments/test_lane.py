@@ -91,7 +91,7 @@ async def test_a_slow_reader_finds_its_deltas_merged_by_choice(door: Door) -> No
     assert [delta.finish for delta in ticket.take()] == ["stop", "length"]
     assert not ticket.unread
     assert door.lane.open_requests() == 0
-    assert door.lane.output_tokens == 8
+    assert door.lane.shares.output_tokens == 8
 
 
 async def test_a_reader_that_leaves_the_queue_is_never_sent(door: Door) -> None:

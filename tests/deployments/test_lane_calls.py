@@ -60,7 +60,7 @@ async def test_parts_are_joined_until_they_are_read_and_keep_their_beginning(doo
     last = ticket.take_part()
     assert last is not None
     assert (bytes(last.body), last.more, ticket.unread) == (b"c", False, False)
-    assert (door.lane.prompt_tokens, door.lane.output_tokens, door.lane.open_requests()) == (3, 2, 0)
+    assert (door.lane.shares.prompt_tokens, door.lane.shares.output_tokens, door.lane.open_requests()) == (3, 2, 0)
 
 
 async def test_tokens_of_a_call_whose_client_left_are_counted_too(door: Door) -> None:
@@ -71,7 +71,7 @@ async def test_tokens_of_a_call_whose_client_left_are_counted_too(door: Door) ->
     door.lane.leave(ticket)
     assert engine.said[1:] == [Cancel(ticket.value.id)]
     await engine.frame(part(ticket, more=False, prompt_tokens=5, output_tokens=2))
-    assert (door.lane.prompt_tokens, door.lane.output_tokens) == (5, 2)
+    assert (door.lane.shares.prompt_tokens, door.lane.shares.output_tokens) == (5, 2)
     assert ticket.part is None
 
 
