@@ -33,7 +33,8 @@ class CallRoutes:
             forward.check(path, fields, self._allowed)
             limits.check(fields, self._settings.limits)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
-        by = sender(scope["tenant"], scope["headers"], fields.get("service_tier") if fields is not None else None)
+        service_tier = fields.get("service_tier") if fields is not None else None
+        by = sender(scope["tenant"], scope["headers"], service_tier, self._settings.deadlines)
         if by.cache_salt is not None and fields:
             body = forward.salted(path, body, by.cache_salt)
         with watched(desk.lane, receive, self._settings, stream=False) as tickets:

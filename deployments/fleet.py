@@ -140,6 +140,19 @@ class Limits(BaseModel):
     """Seconds that it may be silent after that: as long as a lost replica's successor may need (504)."""
 
 
+class Deadlines(BaseModel):
+    """Seconds within which the first token must come, by tier, where a request says nothing. null: no deadline."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    interactive: Seconds | None = None
+    """Of `service_tier: priority`."""
+    standard: Seconds | None = None
+    """Of `default`, and of requests that name no tier."""
+    batch: Seconds | None = None
+    """Of `flex`."""
+
+
 class RouterSettings(BaseModel):
     """The front door."""
 
@@ -156,6 +169,7 @@ class RouterSettings(BaseModel):
     longest_stream_s: Seconds = 600.0
     """Seconds from a request's arrival after which its answer ends with an error. What is stopped finishes the rest."""
     limits: Limits = Limits()
+    deadlines: Deadlines = Deadlines()
     continuations: Annotated[int, Field(ge=0)] = 2
     """How often a stream goes on at another replica when its own is lost; 0 ends it with an error at once."""
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

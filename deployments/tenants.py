@@ -10,7 +10,7 @@ from math import inf, isfinite
 
 import routing
 from deployments.admission import TenantLimits
-from deployments.fleet import Tenant
+from deployments.fleet import Deadlines, Tenant
 from deployments.openai_wire import ApiError
 from deployments.sender import Sender
 
@@ -53,12 +53,17 @@ class Tenants:
         return found
 
 
-def sender(tenant: Tenant | None, headers: Headers, service_tier: object) -> Sender:
-    """On whose behalf a request comes, and how urgently. Raises ApiError(400) for what it asks."""
-    tier, deadline_s = _tier(service_tier), _deadline_s(headers)
+def sender(tenant: Tenant | None, headers: Headers, service_tier: object, deadlines: Deadlines) -> Sender:
+    """On whose behalf a request comes, and how urgently. `deadlines` are for those that name none.
+
+    Raises ApiError(400) for what it asks.
+    """
+    tier = _tier(service_tier)
+    if tenant is not None:
+        tier = max(tier, routing.Tier[tenant.tier.upper()])
+    deadline_s = _deadline_s(headers) or getattr(deadlines, tier.name.lower()) or inf
     if tenant is None:
         return Sender(tier=tier, deadline_s=deadline_s)
-    tier = max(tier, routing.Tier[tenant.tier.upper()])
     return Sender(tenant=tenant.name, tier=tier, deadline_s=deadline_s, cache_salt=tenant.name)
 
 
@@ -94,10 +99,10 @@ def _tier(service_tier: object) -> routing.Tier:
     return tier
 
 
-def _deadline_s(headers: Headers) -> float:
+def _deadline_s(headers: Headers) -> float | None:
     value = next((value for name, value in headers if name == DEADLINE), None)
     if value is None:
-        return inf
+        return None
     try:
         seconds = float(value)
     except ValueError:

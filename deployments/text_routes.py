@@ -78,7 +78,8 @@ class TextRoutes:
         for ids in prompts:
             limits.check_prompt(len(ids), self._settings.limits, field)
             _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
-        news, by = asyncio.Event(), sender(scope["tenant"], scope["headers"], request.service_tier)
+        by = sender(scope["tenant"], scope["headers"], request.service_tier, self._settings.deadlines)
+        news = asyncio.Event()
         with watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
             with self._metrics.outcomes.door(desk.lane.model, by):
                 for ids in prompts:

@@ -38,6 +38,10 @@ router:
     open_requests: 4096      # answered at once by one router
     first_token_s: 300       # seconds that a stream may need to begin, and for each token after that
     between_tokens_s: 120
+  deadlines:                 # seconds to the first token, where a request names none (x-headrace-deadline-s)
+    interactive: null        # null: as long as it takes
+    standard: null
+    batch: null
   settle_s: 1                # a router that is stopped takes connections for so long; more behind a load balancer
   allow_media_urls: false    # may requests name images and audio by URL, which engines then fetch?
   allow_chat_templates: false # may requests bring a chat template of their own?

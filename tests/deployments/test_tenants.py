@@ -1,23 +1,27 @@
 """Is each request its tenant's, by its key alone, and as urgent as it may be?"""
 
+import asyncio
 import logging
 from hashlib import sha256
+from math import inf
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from deployments.admission import TenantLimits
 from deployments.file_errors import FileError
-from deployments.fleet import Tenant, validate
+from deployments.fleet import Deadlines, RouterSettings, Tenant, validate
 from deployments.openai_wire import ApiError
 from deployments.sender import Sender
 from deployments.tenants import Headers, Tenants, sender
 from routing import Tier
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.forwarded import CHAT
-from tests.deployments.http_served import MODEL, serve
+from tests.deployments.http_served import MODEL, serve, until
 from tests.deployments.lane_ends import Engine, make_door, token, turn
 
+NONE = Deadlines()
 KEYS = {"alpha": b"sk-alpha-1", "beta": b"sk-beta-1"}
 
 
@@ -28,9 +32,9 @@ def tenant(name: str, **what: object) -> Tenant:
 BOTH = Tenants([tenant("alpha"), tenant("beta", tier="standard")])
 
 
-def sent(tenants: Tenants, headers: Headers, service_tier: object) -> Sender:
+def sent(tenants: Tenants, headers: Headers, service_tier: object, deadlines: Deadlines = NONE) -> Sender:
     """As the router takes a request in."""
-    return sender(tenants.identify(headers), headers, service_tier)
+    return sender(tenants.identify(headers), headers, service_tier, deadlines)
 
 
 def bearer(key: bytes) -> list[tuple[bytes, bytes]]:
@@ -77,6 +81,23 @@ def test_a_deadline_is_a_number_of_seconds() -> None:
         assert refused.value.status == 400
 
 
+def test_a_request_without_a_deadline_has_that_of_the_tier_it_gets() -> None:
+    deadlines = Deadlines(interactive=5, batch=600)
+    alpha, beta = bearer(KEYS["alpha"]), bearer(KEYS["beta"])
+    assert sent(BOTH, alpha, "priority", deadlines).deadline_s == 5
+    assert sent(BOTH, alpha, None, deadlines).deadline_s == inf
+    assert sent(BOTH, beta, "flex", deadlines).deadline_s == 600
+    assert sent(BOTH, beta, "priority", deadlines).deadline_s == inf, "its tenant gets tier standard at most"
+    assert sent(Tenants([]), [], "flex", deadlines).deadline_s == 600
+    assert sent(BOTH, [*alpha, (b"x-headrace-deadline-s", b"60")], "priority", deadlines).deadline_s == 60
+
+
+@pytest.mark.parametrize("wrong", [{"interactive": 0}, {"standard": -1}, {"batch": "soon"}, {"urgent": 5}])
+def test_a_file_with_a_deadline_that_is_none_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(FileError, match=rf"^router.deadlines.{next(iter(wrong))}: "):
+        validate({"models": [{"name": "m", "source": "s"}], "router": {"deadlines": wrong}})
+
+
 def test_a_file_with_the_same_key_or_name_twice_is_refused() -> None:
     one = {"name": "a", "key_hashes": ["0" * 64]}
     for other in ({"name": "a", "key_hashes": ["1" * 64]}, {"name": "b", "key_hashes": ["0" * 64]}):
@@ -107,6 +128,27 @@ async def test_over_http_keys_are_asked_for_and_never_logged(
         refused = await served.http.post(CHAT, json=body | {"service_tier": "fast"}, headers=right)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "service_tier")
     assert not [line for line in caplog.text.splitlines() if "sk-alpha-1" in line]
+
+
+@pytest.mark.anyio
+async def test_over_http_what_waits_beyond_its_tiers_deadline_ends(tokenizer_folder: Path) -> None:
+    settings = RouterSettings(deadlines=Deadlines(batch=0.01))
+    chat = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+    call = chat | {"tools": [], "do": "echo"}
+    engine = FakeEngine(slots=1)
+    async with serve(tokenizer_folder, engine, settings=settings) as served:
+        for body in (chat, call):
+            engine.stall()
+            first = asyncio.ensure_future(served.http.post(CHAT, json=chat))
+            await engine.until(lambda: engine.unfinished == 1)
+            late = asyncio.ensure_future(served.http.post(CHAT, json=body | {"service_tier": "flex"}))
+            await until(lambda: served.lane.queued_requests == 1)
+            (waiting,) = served.lane._queue
+            await until(lambda waiting=waiting: monotonic() > waiting.deadline_s)
+            engine.go()
+            assert (await first).status_code == 200
+            answer = await late
+            assert (answer.status_code, "deadline" in answer.json()["error"]["message"]) == (504, True)
 
 
 @pytest.mark.anyio
