@@ -138,7 +138,7 @@ class FakeEngine:
 
     def forget(self) -> None:
         """Forgets what it has heard so far."""
-        self.submits, self.calls, self.cancels = [], [], []
+        self.submits, self.calls, self.cancels, self.aborted = [], [], [], []
         self.app.left, self.app.sent_bytes = [], 0
 
     def drain(self) -> None:

@@ -44,6 +44,7 @@ async def main(folder: str) -> None:
 
 
 def state(served: Served, errors: Errors) -> dict[str, Any]:
+    served.engine.forget()  # What it was told would else count as the router's memory.
     own = psutil.Process()
     return {
         "open": served.lane.open_requests() + served.engine.unfinished,

@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from cluster import runs
+from cluster.runs import Run
 from deployments.declare import APPLICATION, schema
 from deployments.fleet import Fleet
+from headrace.kept_logs import keep_logs
 from headrace.serve_rest import ServeRest
 from tests.e2e.typed import detached_fleet
 
@@ -41,8 +43,12 @@ CHEAPER = {"name": "router", "ray_actor_options": {"num_cpus": 0.4}}
 class Running:
     """A fleet that serves."""
 
-    url: str
+    run: Run
     rest: ServeRest
+
+    @property
+    def url(self) -> str:
+        return self.run.url
 
     def put(self, change: Callable[[Fleet], Fleet], *deployments: dict[str, Any]) -> None:
         """Gives Serve the fleet anew: changed, or with options of single deployments."""
@@ -90,7 +96,7 @@ def _running(state: Path) -> Running:
     run = runs.read(state / "runs", "default")
     assert run is not None
     assert run.dashboard_url is not None
-    return Running(run.url, ServeRest(run.dashboard_url, run.token))
+    return Running(run, ServeRest(run.dashboard_url, run.token))
 
 
 def test_updates_and_a_scale_down_under_load_lose_nothing_and_cut_nothing(
@@ -101,6 +107,8 @@ def test_updates_and_a_scale_down_under_load_lose_nothing_and_cut_nothing(
         seconds = asyncio.run(_a_day(fleet, load))
     finally:
         record_property("outcomes", dict(load.outcomes))
+        if set(load.outcomes) != {"whole"}:
+            record_property("logs", str(keep_logs(fleet.run)))
     for name, value in seconds.items():
         record_property(name, f"{value:.0f} s")
     record_property("streams", f"{len(load.stream_s)}, the longest {max(load.stream_s):.0f} s")
