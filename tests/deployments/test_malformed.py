@@ -13,7 +13,7 @@ from tests.deployments.malformed_client import Heard, send_malformed
 
 REQUESTS = 2_000
 MANY_REQUESTS = 100_000
-WARM_UP_REQUESTS = 10_000
+WARM_UP_REQUESTS = 30_000
 BETWEEN_LOOKS = 2_000
 MOST_BYTES_PER_REQUEST = 20
 """Of memory that grows: 2 MB in 100,000 requests."""

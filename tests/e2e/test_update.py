@@ -105,15 +105,16 @@ def test_updates_and_a_scale_down_under_load_lose_nothing_and_cut_nothing(
     load = Load(streams=6, quick=3)
     try:
         seconds = asyncio.run(_a_day(fleet, load))
+        assert set(load.outcomes) == {"whole"}
+    except BaseException:
+        record_property("logs", str(keep_logs(fleet.run)))
+        raise
     finally:
         record_property("outcomes", dict(load.outcomes))
-        if set(load.outcomes) != {"whole"}:
-            record_property("logs", str(keep_logs(fleet.run)))
     for name, value in seconds.items():
         record_property(name, f"{value:.0f} s")
     record_property("streams", f"{len(load.stream_s)}, the longest {max(load.stream_s):.0f} s")
     record_property("short requests", f"{len(load.quick_s)}, the longest {max(load.quick_s):.1f} s")
-    assert set(load.outcomes) == {"whole"}
     assert len(load.stream_s) >= 8
     assert len(load.quick_s) > 100
 
