@@ -23,7 +23,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")
 
 
 def machine_facts() -> dict[str, object]:
-    """Processor, cores that may be used, memory, system, and how busy the machine is now."""
+    """Processor, cores that may be used, memory, system, how busy the machine is now, and how it shares its cores."""
     said = Path("/proc/cpuinfo").read_text()
     return {
         "processor": next((line.partition(": ")[2] for line in said.splitlines() if "model name" in line), ""),
@@ -33,7 +33,12 @@ def machine_facts() -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "load_average": os.getloadavg(),
+        "cores_shared_by_session": _says(Path("/proc/sys/kernel/sched_autogroup_enabled")) == "1",
     }
+
+
+def _says(file: Path) -> str:
+    return file.read_text().strip() if file.exists() else ""
 
 
 def versions() -> dict[str, str]:

@@ -63,6 +63,7 @@ def local_ray(run: Run, fleet: Fleet, machine: Machine, steps: Steps) -> Iterato
             raise Failure(f"{failure}\nlogs: {keep_logs(run)}", exit_code=failure.exit_code) from None
         finally:
             _end(live, steps)
+            live.rest.close()
 
 
 def _start(run: Run, fleet: Fleet, machine: Machine) -> Live:

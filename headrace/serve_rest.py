@@ -31,6 +31,10 @@ class ServeRest:
             trust_env=False,
         )
 
+    def close(self) -> None:
+        """Gives its connections up."""
+        self._http.close()
+
     def is_up(self) -> bool:
         """Whether the dashboard answers."""
         try:

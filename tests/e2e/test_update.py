@@ -88,7 +88,9 @@ class Load:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     detached = detached_fleet(tmp_path_factory.mktemp("fleet"), FLEET)
     detached.start()
-    yield _running(detached.state)
+    running = _running(detached.state)
+    yield running
+    running.rest.close()
     detached.stop()
 
 
