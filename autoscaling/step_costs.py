@@ -45,13 +45,19 @@ class StepFit:
             return
         keep = max(0.0, 1.0 - seconds / MEMORY_S)
         weight = steps * steps / seconds
-        row = (1.0, sequences, prompt_tokens)
-        for i, squares in enumerate(self._squares):
-            weighted = weight * row[i]
-            squares[0] = squares[0] * keep + weighted
-            squares[1] = squares[1] * keep + weighted * sequences
-            squares[2] = squares[2] * keep + weighted * prompt_tokens
-            self._products[i] = self._products[i] * keep + steps * row[i]
+        of_sequences, of_tokens = weight * sequences, weight * prompt_tokens
+        # Written out, as every step of a simulation comes here.
+        first, second, third = self._squares
+        first[0] = first[0] * keep + weight
+        first[1] = second[0] = first[1] * keep + of_sequences
+        first[2] = third[0] = first[2] * keep + of_tokens
+        second[1] = second[1] * keep + of_sequences * sequences
+        second[2] = third[1] = second[2] * keep + of_sequences * prompt_tokens
+        third[2] = third[2] * keep + of_tokens * prompt_tokens
+        products = self._products
+        products[0] = products[0] * keep + steps
+        products[1] = products[1] * keep + steps * sequences
+        products[2] = products[2] * keep + steps * prompt_tokens
 
     def costs(self) -> StepCosts | None:
         """None while no step was taken."""

@@ -98,18 +98,21 @@ class Tally:
             output_tokens=self._output,
         )
 
-    def _count(self, now_s: float, place: int, *counts: int) -> None:
+    def _count(self, now_s: float, place: int, one: int, more: int) -> None:
         self._pass(now_s)
         for sums in (self._bins[-1], self._short, self._long):
-            for offset, count in enumerate(counts):
-                sums[place + offset] += count
+            sums[place] += one
+            sums[place + 1] += more
 
     def _pass(self, now_s: float) -> None:
         """Seconds go by: what they leave behind counts no more."""
-        second = int(now_s)
+        second, bins = int(now_s), self._bins
+        if second <= self._second:
+            return
         for _ in range(min(second - self._second, LONG_S)):
-            for sums, leaving in ((self._short, self._bins[-SHORT_S]), (self._long, self._bins[0])):
-                for place, count in enumerate(leaving):
-                    sums[place] -= count
-            self._bins.append([0] * 4)
-        self._second = max(second, self._second)
+            for sums, leaving in ((self._short, bins[-SHORT_S]), (self._long, bins[0])):
+                if leaving[0] or leaving[2]:
+                    for place in range(4):
+                        sums[place] -= leaving[place]
+            bins.append([0] * 4)
+        self._second = second

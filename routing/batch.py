@@ -94,8 +94,11 @@ class _Leaving:
 
     def place(self, request: Request) -> bool:
         """Sends the head of the queue or holds it back; False when nothing more leaves in this turn."""
-        known = [(self.replicas.get(name), tokens) for name, tokens in self.prefixes.cached_tokens(request).items()]
-        cached = [(replica, tokens) for replica, tokens in known if replica is not None and not replica.draining]
+        cached = []
+        for name, tokens in self.prefixes.cached_tokens(request).items():
+            replica = self.replicas.get(name)
+            if replica is not None and not replica.draining:
+                cached.append((replica, tokens))
         choice = choose(request, self.alive, cached, self.random)
         if choice is None or not _has_room(choice, request, self.queue, self.now_s, self.batch_wait_s):
             return False

@@ -69,7 +69,14 @@ class Floors:
                 self._owed[tier] = 0.0
             elif self._owed[tier] >= tokens:
                 return tier
-        return next((tier for tier, tokens in enumerate(heads) if tokens is not None), None)
+        for tier, tokens in enumerate(heads):
+            if tokens is not None:
+                return tier
+        return None
+
+    def clear(self) -> None:
+        """Nothing waits: nothing is owed."""
+        self._owed = [0.0] * len(FLOOR)
 
     def owes(self, tier: int, tokens: int) -> bool:
         """Whether a request of that tier may go although more urgent ones would rather have the place."""

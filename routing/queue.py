@@ -66,6 +66,9 @@ class Queue:
 
     def first(self) -> Request | None:
         """The next request, which stays in the queue."""
+        if not self._waiting:
+            self.floors.clear()
+            return None
         heads = [tier.first() for tier in self._tiers]
         tier = self.floors.due([None if head is None else head.prompt_tokens for head in heads])
         return None if tier is None else heads[tier]

@@ -54,6 +54,7 @@ class Decodes:
         self.steps = 0
         """That the engine has taken."""
         self._bases = 0
+        self._block = block_tokens
         self._due = [0] * block_tokens  # sequences by the step, modulo a block, at which they need a new one
         self._ends: list[tuple[int, int, Sequence]] = []
         self._joined = 0
@@ -79,24 +80,28 @@ class Decodes:
 
     def leave(self, sequence: Sequence) -> None:
         sequence.made_tokens = sequence.output_tokens - (sequence.last_step - self.steps)
-        sequence.blocks = -(-(sequence.base + self.steps) // len(self._due))
+        sequence.blocks = -(-(sequence.base + self.steps) // self._block)
         sequence.last_step = NEVER
         self._add(sequence, -1)
 
     def blocks_due(self, first: int, steps: int = 1) -> int:
         """New blocks for so many steps, the first of them `first` steps from now."""
-        if not self.count:
+        if not self.count or not steps:
             return 0
-        rounds, rest = divmod(steps, len(self._due))
-        start = self.steps + first
-        return rounds * self.count + sum(self._due[(start + step) % len(self._due)] for step in range(rest))
+        due, block = self._due, self._block
+        begin = (self.steps + first) % block
+        if steps == 1:
+            return due[begin]
+        rounds, rest = divmod(steps, block)
+        over = max(0, begin + rest - block)
+        return rounds * self.count + sum(due[begin : begin + rest]) + sum(due[:over])
 
     def affordable(self, steps: int, free_blocks: int) -> int:
         """How many of so many steps, from the next one on, find their new blocks."""
-        if self.count * (steps // len(self._due) + 1) <= free_blocks:
+        if self.count * (steps // self._block + 1) <= free_blocks:
             return steps
         rounds, left = divmod(free_blocks, self.count)
-        afforded = rounds * len(self._due)
+        afforded = rounds * self._block
         while afforded < steps and (left := left - self.blocks_due(1 + afforded)) >= 0:
             afforded += 1
         return min(afforded, steps)
@@ -115,4 +120,4 @@ class Decodes:
     def _add(self, sequence: Sequence, count: int) -> None:
         self.count += count
         self._bases += count * sequence.base
-        self._due[-sequence.base % len(self._due)] += count
+        self._due[-sequence.base % self._block] += count

@@ -43,6 +43,8 @@ class Desk:
         self._gate = routing.Gate(setup.max_queued_requests)
         self._prefixes = routing.Prefixes(block_tokens=self._every * prefix_tokens)
         self._routes: dict[str, routing.Replica] = {}
+        self._known: list[Replica] = []
+        self._by_id: dict[str, Replica] = {}
         self._predicted: list[tuple[Sequence, str, int]] = []
         self._compared_s = -PACE_S
 
@@ -72,10 +74,8 @@ class Desk:
         first = self._queue.first()
         if first is None:
             return []
-        by_id = {replica.id: replica for replica in replicas}
-        for gone in self._routes.keys() - by_id.keys():
-            del self._routes[gone]
-            self._prefixes.forget(gone)
+        if replicas != self._known:
+            self._meet(replicas)
         for replica in replicas:
             self._look(replica, first.prompt_tokens)
         self._hear(now_s)
@@ -91,7 +91,7 @@ class Desk:
             sequence.read_tokens = one.read_tokens
             if cached_tokens := sequence.prompt_tokens - one.read_tokens:
                 self._predicted.append((sequence, one.replica, cached_tokens))
-            leaving.append((sequence, by_id[one.replica]))
+            leaving.append((sequence, self._by_id[one.replica]))
         for one in (*turn.late, *(placed.request for placed in turn.placed)):
             self._gate.drain.leave(now_s, one.prompt_tokens)
         return leaving
@@ -115,13 +115,20 @@ class Desk:
         self._queue.add(request)
         self._gate.drain.enter(sequence.arrival_s)
 
+    def _meet(self, replicas: list[Replica]) -> None:
+        """Others came or went."""
+        self._known, self._by_id = list(replicas), {replica.id: replica for replica in replicas}
+        for gone in self._routes.keys() - self._by_id.keys():
+            del self._routes[gone]
+            self._prefixes.forget(gone)
+        settings = self._setup.settings
+        for new in [name for name in self._by_id if name not in self._routes]:
+            self._routes[new] = routing.Replica(id=new, most_running=settings.max_sequences)
+            self._prefixes.join(new, self._setup.kv_blocks * settings.block_tokens)
+
     def _look(self, replica: Replica, head_tokens: int) -> None:
         """What a frame of it would tell."""
-        route = self._routes.get(replica.id)
-        settings = self._setup.settings
-        if route is None:
-            route = self._routes[replica.id] = routing.Replica(id=replica.id, most_running=settings.max_sequences)
-            self._prefixes.join(replica.id, self._setup.kv_blocks * settings.block_tokens)
+        route, settings = self._routes[replica.id], self._setup.settings
         waiting_tokens = replica.engine.waiting_tokens
         room = max(0, self._most_tokens - waiting_tokens)
         route.hear(

@@ -116,9 +116,9 @@ class Engine:
     @property
     def planned_s(self) -> float:
         """When the next step is planned: what arrives later is not in it. Infinite while there is nothing to do."""
-        if not self._running and not self._waiting:
-            return inf
-        return self._begun_s if self._plans_ahead else self.now_s
+        if self._running or self._waiting:
+            return self._begun_s if self._plans_ahead else self.now_s
+        return inf
 
     @property
     def changes_s(self) -> float:
@@ -171,11 +171,15 @@ class Engine:
 
     def _go(self, until_s: float, *, whole: bool) -> list[Sequence]:
         done: list[Sequence] = []
-        while self._alike or self.planned_s < until_s:
+        while self._alike is not None or self.planned_s < until_s:
             if self._alike is None:
                 self._alike = self._begin_alike()
             first_s, growth_s, steps = self._alike
-            begun = begun_before(until_s - self.now_s, first_s, growth_s, most=steps) if steps > 1 else 1
+            if steps == 1:
+                self._alike = None
+                done += self.end(first_s)
+                continue
+            begun = begun_before(until_s - self.now_s, first_s, growth_s, most=steps)
             taken = min(steps, begun + self._plans_ahead)
             if not taken or (whole and taken < steps):
                 self._quiet_s = self.now_s + total_s(steps - 1 - self._plans_ahead, first_s, growth_s)
@@ -200,8 +204,7 @@ class Engine:
 
     def begin(self) -> list[Chunk]:
         """Plans the next step: who takes part, with how many tokens. Something must be there to do; `end` follows."""
-        waits = self._waiting or self._unread or self._decodes.blocks_due(0) > self.free_blocks
-        if not self._plans_ahead or not waits:
+        if self._leaving and not (self._plans_ahead and self._lacks()):
             self._release()
         self._is_single = bool(self._leaving)
         self._plan()
@@ -209,10 +212,12 @@ class Engine:
             # All that is left waits for the blocks or places of those that leave.
             self._release()
             self._plan()
-        self._release()
+        if self._leaving:
+            self._release()
         count = self._decodes.count
         chunks = [self._decode(context_tokens=self._decodes.context_tokens / count)] if count else []
-        chunks += [Chunk(new_tokens=new, context_tokens=sequence.cached_tokens) for sequence, new in self._chunks]
+        if self._chunks:
+            chunks += [Chunk(new_tokens=new, context_tokens=sequence.cached_tokens) for sequence, new in self._chunks]
         return chunks
 
     def end(self, seconds: float, *, steps: int = 1, last_s: float | None = None) -> list[Sequence]:
@@ -223,16 +228,18 @@ class Engine:
         if self.log is not None:
             self.log.append(self._record(seconds, steps))
         if self._timer is not None:
-            prompts = sum([tokens for _, tokens in self._chunks])
+            prompts = sum([tokens for _, tokens in self._chunks]) if self._chunks else 0
             sequences = self._decodes.count + len(self._chunks)
             self._timer.add(seconds, sequences=sequences, prompt_tokens=prompts, steps=steps)
         self.version += 1
         self._begun_s = self.now_s + (0.0 if last_s is None else seconds - last_s)
         self.now_s += seconds
-        self._take(self._decodes.blocks_due(1, steps - 1))
+        if steps > 1:
+            self._take(self._decodes.blocks_due(1, steps - 1))
         done = self._decodes.take(steps)
-        done += [sequence for sequence, tokens in self._chunks if self._read(sequence, tokens)]
-        self._chunks = []
+        if self._chunks:
+            done += [sequence for sequence, tokens in self._chunks if self._read(sequence, tokens)]
+            self._chunks = []
         for sequence in done:
             sequence.last_token_s = self.now_s
             del self._running[sequence]
@@ -240,6 +247,10 @@ class Engine:
         if self.planned_s == inf:
             self._release()
         return done
+
+    def _lacks(self) -> bool:
+        """Whether somebody waits for places or blocks."""
+        return bool(self._waiting or self._unread) or self._decodes.blocks_due(0) > self.free_blocks
 
     def _plan(self) -> None:
         preempted = False
