@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 
 CHAT = "/v1/chat/completions"
+KEY_VARIABLE = "HEADRACE_API_KEY"
+"""Holds the key of a tenant, for endpoints that ask for one."""
 POOLED = {"embed": "/v1/embeddings", "classify": "/classify"}
 """Where a model that gives no text is asked, by what it gives; /pooling for all else."""
 
@@ -51,10 +53,15 @@ class Sample:
         return self.path == CHAT
 
 
-def sample(url: str, model: str, text: str) -> Sample:
+def authorization(key: str | None) -> dict[bytes, bytes]:
+    """The header that says who asks."""
+    return {} if key is None else {b"authorization": b"Bearer " + key.encode()}
+
+
+def sample(url: str, model: str, text: str, key: str | None = None) -> Sample:
     """What `text` is to this model: a question, or something to pool. Raises AnswerFailed."""
     try:
-        card = httpx.get(f"{url}/v1/models/{model}", timeout=10.0, trust_env=False)
+        card = httpx.get(f"{url}/v1/models/{model}", headers=authorization(key), timeout=10.0, trust_env=False)
     except httpx.HTTPError as error:
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
     if card.status_code != 200:
@@ -70,12 +77,12 @@ def one_question(model: str, question: str) -> dict[str, Any]:
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 128}
 
 
-def stream(url: str, request: dict[str, Any], answer: Answer) -> Iterator[str]:
+def stream(url: str, request: dict[str, Any], answer: Answer, key: str | None = None) -> Iterator[str]:
     """Sends a chat request; yields text as it comes, and fills `answer` meanwhile. Raises AnswerFailed."""
     body = {**request, "stream": True, "stream_options": {"include_usage": True}}
     start_s = monotonic()
     try:
-        for event in _events(url, body):
+        for event in _events(url, body, key):
             if text := _text(event):
                 answer.last_s = monotonic() - start_s
                 answer.first_s = answer.last_s if answer.first_s is None else answer.first_s
@@ -87,11 +94,13 @@ def stream(url: str, request: dict[str, Any], answer: Answer) -> Iterator[str]:
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
 
 
-def numbers(url: str, request: Sample) -> str:
+def numbers(url: str, request: Sample, key: str | None = None) -> str:
     """The first numbers that a text was pooled to, how many there are and how long it took. Raises AnswerFailed."""
     start_s = monotonic()
     try:
-        answer = httpx.post(f"{url}{request.path}", json=request.body, timeout=60.0, trust_env=False)
+        answer = httpx.post(
+            f"{url}{request.path}", json=request.body, headers=authorization(key), timeout=60.0, trust_env=False
+        )
     except httpx.HTTPError as error:
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
     if answer.status_code != 200:
@@ -103,15 +112,18 @@ def numbers(url: str, request: Sample) -> str:
     return f"[{shown}{rest}]\n  {len(values)} numbers after {monotonic() - start_s:.2f} s"
 
 
-def curl(url: str, request: Sample) -> str:
-    """A shell command that sends the same request."""
+def curl(url: str, request: Sample | None, *, needs_key: bool = False) -> str:
+    """A shell command that sends the same request, or asks which models there are; the key stays a variable."""
+    who = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
+    if request is None:
+        return f"curl {url}/v1/models{who}"
     body = shlex.quote(json.dumps(request.body, ensure_ascii=False))
-    return f"curl {url}{request.path} -H 'Content-Type: application/json' -d {body}"
+    return f"curl {url}{request.path}{who} -H 'Content-Type: application/json' -d {body}"
 
 
-def _events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    timeout = httpx.Timeout(10.0, read=600.0)
-    with httpx.stream("POST", f"{url}{CHAT}", json=body, timeout=timeout, trust_env=False) as answer:
+def _events(url: str, body: dict[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
+    timeout, who = httpx.Timeout(10.0, read=600.0), authorization(key)
+    with httpx.stream("POST", f"{url}{CHAT}", json=body, headers=who, timeout=timeout, trust_env=False) as answer:
         if answer.status_code != 200:
             raise AnswerFailed(_refusal(answer.read(), answer.status_code))
         for line in answer.iter_lines():

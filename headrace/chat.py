@@ -4,17 +4,17 @@ import sys
 
 import httpx
 
-from headrace.ask import Answer, AnswerFailed, stream
+from headrace.ask import KEY_VARIABLE, Answer, AnswerFailed, authorization, stream
 from headrace.endpoint import endpoint
 from headrace.failure import Failure, bad_input
 
 Message = dict[str, str]
 
 
-def chat(model: str | None, *, url: str | None, name: str) -> None:
-    """Talks until Ctrl-D. Raises Failure when there is no endpoint or no such model."""
+def chat(model: str | None, *, url: str | None, name: str, key: str | None) -> None:
+    """Talks until Ctrl-D. Raises Failure when there is no endpoint, no such model or no right to it."""
     url = (url or endpoint(name)).rstrip("/").removesuffix("/v1")
-    model = _model(url, model)
+    model = _model(url, model, key)
     if sys.stdin.isatty():
         # Line editing and history in the prompt, by being there.
         import readline  # noqa: F401
@@ -24,7 +24,7 @@ def chat(model: str | None, *, url: str | None, name: str) -> None:
     while (question := _question()) is not None:
         if question.strip():
             messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": _answer(url, model, messages)})
+            messages.append({"role": "assistant", "content": _answer(url, model, messages, key)})
 
 
 def _question() -> str | None:
@@ -39,11 +39,11 @@ def _question() -> str | None:
             print()
 
 
-def _answer(url: str, model: str, messages: list[Message]) -> str:
+def _answer(url: str, model: str, messages: list[Message], key: str | None) -> str:
     """Prints the answer as it comes; what came before Ctrl-C or a failure counts as said."""
     answer = Answer()
     try:
-        for text in stream(url, {"model": model, "messages": messages}, answer):
+        for text in stream(url, {"model": model, "messages": messages}, answer, key):
             print(text, end="", flush=True)
         print(f"\n  ({answer.figures})")
     except KeyboardInterrupt:
@@ -53,10 +53,13 @@ def _answer(url: str, model: str, messages: list[Message]) -> str:
     return answer.text
 
 
-def _model(url: str, wanted: str | None) -> str:
+def _model(url: str, wanted: str | None, key: str | None) -> str:
     try:
-        listed = httpx.get(f"{url}/v1/models", timeout=10.0, trust_env=False).raise_for_status().json()
-        served = {str(entry["id"]): entry for entry in listed["data"]}
+        listed = httpx.get(f"{url}/v1/models", headers=authorization(key), timeout=10.0, trust_env=False)
+        if listed.status_code == 401:
+            why = "asks for a key" if key is None else "does not know this key"
+            raise bad_input(f"{url} {why}: give one by --key, or in {KEY_VARIABLE}")
+        served = {str(entry["id"]): entry for entry in listed.raise_for_status().json()["data"]}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise Failure(f"{url} does not answer as an OpenAI-compatible endpoint: {error}") from None
     model = wanted or next(iter(served), "")

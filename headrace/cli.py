@@ -18,6 +18,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Key = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HEADRACE_API_KEY", help="Key of a tenant, where there are tenants. Others can see command lines."
+    ),
+]
 Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
 FleetOrModel = Annotated[
     str | None,
@@ -55,6 +61,7 @@ def serve(
     ask: Annotated[str | None, typer.Option(metavar="QUESTION", help="Ask this when ready.")] = None,
     once: Annotated[bool, typer.Option("--once", help="With --ask: stop clean after the answer.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Go on in the background once ready.")] = False,
+    key: Key = None,
     name: Name = "default",
 ) -> None:
     """Start a fleet on this machine and serve it until Ctrl-C.
@@ -66,7 +73,7 @@ def serve(
     """
     from headrace.serve import serve
 
-    serve(what, context.args, port=port, host=host, question=ask, once=once, detach=detach, name=name)
+    serve(what, context.args, port=port, host=host, question=ask, once=once, detach=detach, key=key, name=name)
 
 
 @app.command()
@@ -102,6 +109,7 @@ def status(
 def chat(
     model: Annotated[str | None, typer.Argument(help="Default: the run's first model.")] = None,
     url: Annotated[str | None, typer.Option(help="Endpoint, such as http://host:8000.")] = None,
+    key: Key = None,
     name: Name = "default",
 ) -> None:
     """Talk to a model in the terminal. Ctrl-C cancels an answer, Ctrl-D leaves.
@@ -112,7 +120,7 @@ def chat(
     """
     from headrace.chat import chat
 
-    chat(model, url=url, name=name)
+    chat(model, url=url, name=name, key=key or None)
 
 
 @app.command()

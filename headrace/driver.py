@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 import httpx
@@ -47,6 +47,8 @@ class Wish:
     """Asked once the fleet is ready."""
     once: bool = False
     """End after the answer."""
+    key: str | None = field(default=None, repr=False)
+    """Of a tenant, where the fleet has any."""
 
 
 def serve(wish: Wish, steps: Steps) -> None:
@@ -138,11 +140,11 @@ def _answers(url: str) -> bool:
 def _serve(live: Live, wish: Wish, steps: Steps) -> None:
     live.serving = True
     try:
-        request = ask.sample(live.run.url, live.run.models[0], wish.question or SAMPLE_QUESTION)
-        if wish.question is not None:
-            _ask(live, wish.question, request, steps)
+        request = _sample(live, wish)
+        if wish.question is not None and request is not None:
+            _ask(live, wish, request, steps)
         live.says_ready()
-        steps.say(f"Try it:\n  {ask.curl(live.run.url, request)}")
+        steps.say(f"Try it:\n  {ask.curl(live.run.url, request, needs_key=bool(wish.fleet.tenants))}")
         if not wish.once:
             steps.say(f"Serving {', '.join(live.run.models)} on {live.run.url}/v1 until {_ends(live.run)}")
             live.check(timeout_s=None)
@@ -152,17 +154,24 @@ def _serve(live: Live, wish: Wish, steps: Steps) -> None:
         steps.say("")
 
 
+def _sample(live: Live, wish: Wish) -> ask.Sample | None:
+    """What the first model answers; None where that is told to holders of a key alone, and we have none."""
+    if wish.fleet.tenants and wish.key is None:
+        return None
+    return ask.sample(live.run.url, live.run.models[0], wish.question or SAMPLE_QUESTION, wish.key)
+
+
 def _ends(run: Run) -> str:
     return f"`headrace stop --name {run.name}`" if run.log else "Ctrl-C"
 
 
-def _ask(live: Live, question: str, request: ask.Sample, steps: Steps) -> None:
-    steps.say(f"> {question}")
+def _ask(live: Live, wish: Wish, request: ask.Sample, steps: Steps) -> None:
+    steps.say(f"> {wish.question}")
     if not request.streams:
-        steps.say(ask.numbers(live.run.url, request))
+        steps.say(ask.numbers(live.run.url, request, wish.key))
         return
     answer = ask.Answer()
-    for text in ask.stream(live.run.url, request.body, answer):
+    for text in ask.stream(live.run.url, request.body, answer, wish.key):
         steps.console.out(text, end="", highlight=False)
     steps.say(f"\n  {answer.figures}")
 

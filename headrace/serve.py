@@ -1,5 +1,6 @@
 """What does `headrace serve` do: which fleet is meant, and does it run here or in the background?"""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from rich.console import Console
 
 from deployments import engine_arguments
 from deployments.fleet import FileError, Fleet, load, validate
+from deployments.openai_wire import ApiError
+from deployments.tenants import Tenants
+from headrace.ask import KEY_VARIABLE
 from headrace.engine_options import engine_options
 from headrace.failure import bad_input
 from headrace.steps import Steps
@@ -25,6 +29,7 @@ def serve(
     question: str | None,
     once: bool,
     detach: bool,
+    key: str | None,
     name: str,
 ) -> None:
     """Serves a fleet file or one model, here or in the background. Raises Failure."""
@@ -35,6 +40,7 @@ def serve(
     if not RUN_NAME.fullmatch(name):
         raise bad_input(f"--name: should be letters, digits, '.', '_' and '-', got {name!r}")
     fleet = fleet_for(what, engine, port=port, host=host)
+    key = key_for(fleet, key, asks=question is not None)
     steps = Steps(Console(highlight=False))
     if detach:
         from headrace.detach import detach as into_background
@@ -44,7 +50,8 @@ def serve(
         from headrace.driver import Wish
         from headrace.driver import serve as drive
 
-        drive(Wish(fleet=fleet, name=name, question=question, once=once), steps)
+        os.environ.pop(KEY_VARIABLE, None)  # it is no business of engines
+        drive(Wish(fleet=fleet, name=name, question=question, once=once, key=key), steps)
 
 
 def fleet_for(what: str | None, engine: list[str], *, port: int | None, host: str | None) -> Fleet:
@@ -60,6 +67,23 @@ def fleet_for(what: str | None, engine: list[str], *, port: int | None, host: st
         return _listening(fleet, port=port, host=host)
     except FileError as error:
         raise bad_input(str(error)) from None
+
+
+def key_for(fleet: Fleet, key: str | None, *, asks: bool) -> str | None:
+    """The key that opens this fleet; None where nobody needs one, or nothing is asked. Raises Failure."""
+    if not fleet.tenants:
+        return None
+    if not key:
+        if asks:
+            raise bad_input(f"--ask: this fleet has tenants: give the key of one by --key, or in {KEY_VARIABLE}")
+        return None
+    try:
+        Tenants(fleet.tenants).identify([(b"authorization", b"Bearer " + key.encode())])
+    except ApiError:
+        if asks:
+            raise bad_input(f"--key or {KEY_VARIABLE}: is the key of no tenant of this fleet") from None
+        return None
+    return key
 
 
 def model_name(source: str) -> str:

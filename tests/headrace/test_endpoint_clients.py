@@ -52,9 +52,11 @@ def serving(answers: dict[str, tuple[int, str]]) -> Iterator[Server]:
         server.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        http.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()
 
 
 def event(text: str = "", **fields: object) -> str:
