@@ -33,6 +33,8 @@ class Sequence:
     """While its prompt is read, or when it was preempted: what the cache holds of it."""
     blocks: int = field(default=0, repr=False)
     """Held in the cache; brought up to date when it stops decoding."""
+    held: int = field(default=0, repr=False)
+    """Blocks of its prefix that it shares with whoever begins alike."""
     safe_blocks: int = field(default=0, repr=False)
     """Once preempted: its blocks are whole until the engine has taken so many, ever."""
     base: int = field(default=0, repr=False)

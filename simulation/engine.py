@@ -59,7 +59,8 @@ class Engine:
         timer: Timer | None = None,
         prefixes: PrefixCache | None = None,
     ) -> None:
-        """Raises ValueError where a step has less room for tokens than for sequences, or the cache has no block.
+        """Raises ValueError where a step has less room for tokens than for sequences, the cache has no block, or one of
+        `prefixes` is not so many whole blocks.
 
         `plans_ahead` is vLLM's async scheduling, its default: a step is planned when the one before begins, so that
         it knows neither what arrives nor what ends during that one. `jumps` False takes every step by itself.
@@ -71,6 +72,9 @@ class Engine:
             )
         if kv_blocks < 1:
             raise ValueError(f"kv_blocks must be at least 1, got {kv_blocks}")
+        if prefixes is not None and prefixes.block_tokens % settings.block_tokens:
+            whole = f"{settings.block_tokens}-token blocks"
+            raise ValueError(f"a block of prefixes must be whole {whole}, got {prefixes.block_tokens} tokens")
         self.now_s = 0.0
         """When the next step begins."""
         self.free_blocks = kv_blocks
@@ -111,7 +115,7 @@ class Engine:
 
     def cached_tokens(self, prefix: tuple[int, ...]) -> int:
         """Of a prompt that begins so, what the cache has now."""
-        return 0 if self._prefixes is None else self._prefixes.found_tokens(prefix)
+        return 0 if self._prefixes is None else self._prefixes.found(prefix) * self._prefixes.block_tokens
 
     @property
     def planned_s(self) -> float:
@@ -265,7 +269,7 @@ class Engine:
             preempted |= not tokens
         while self._waiting and budget and not preempted and self.running < self._settings.max_sequences:
             sequence = self._waiting[0]
-            if self._blocks(sequence.known_tokens) > self.free_blocks:
+            if self._blocks(sequence.known_tokens) - self._lent(sequence) > self.free_blocks:
                 break
             self._running[self._waiting.popleft()] = None
             sequence.scheduled_s = min(sequence.scheduled_s, self.now_s)
@@ -305,10 +309,13 @@ class Engine:
         self._waiting.appendleft(sequence)
 
     def _found(self, sequence: Sequence) -> int:
-        """Of its prompt's beginning in the cache; its last token is computed in any case."""
-        tokens = 0
-        if self._prefixes is not None and sequence.prefix:
-            tokens = min(self._prefixes.found_tokens(sequence.prefix), sequence.prompt_tokens - 1)
+        """Of its prompt's beginning in the cache, which it holds from now on."""
+        tokens, cache = 0, self._prefixes
+        if cache is not None and sequence.prefix:
+            sequence.held = cache.found(sequence.prefix[: self._most_found(sequence)])
+            tokens = sequence.held * cache.block_tokens
+            sequence.blocks = self._blocks(tokens)
+            self._take(self._blocks(cache.hold(sequence.prefix[: sequence.held]) * cache.block_tokens))
         sequence.found_tokens = tokens
         self.found_tokens += tokens
         self.read_tokens += sequence.prompt_tokens - tokens
@@ -328,9 +335,7 @@ class Engine:
         context = sequence.known_tokens
         if sequence.first_token_s == inf:
             self.waiting_tokens -= sequence.read_tokens
-            if self._prefixes is not None:
-                room = self.free_blocks * self._settings.block_tokens + sequence.prompt_tokens
-                self._prefixes.keep(sequence.prefix, room_tokens=room)
+            self._share(sequence)
         sequence.made_tokens += 1
         sequence.first_token_s = min(sequence.first_token_s, self.now_s)
         if sequence.made_tokens == sequence.output_tokens:
@@ -372,13 +377,38 @@ class Engine:
             self._free(sequence)
         self._leaving = []
 
+    def _lent(self, sequence: Sequence) -> int:
+        """Blocks that it need not take, as others hold them."""
+        cache = self._prefixes
+        if cache is None or not sequence.prefix or sequence.preemptions:
+            return 0
+        return self._blocks(cache.lent(sequence.prefix[: self._most_found(sequence)]) * cache.block_tokens)
+
+    def _most_found(self, sequence: Sequence) -> int:
+        """Blocks of its prefix that may be found: its last token is computed in any case."""
+        return 0 if self._prefixes is None else (sequence.prompt_tokens - 1) // self._prefixes.block_tokens
+
+    def _share(self, sequence: Sequence) -> None:
+        """Its prompt was read: whoever begins alike finds it. Of what others have read meanwhile it holds theirs."""
+        cache = self._prefixes
+        if cache is not None and sequence.prefix:
+            whole = sequence.prefix[: sequence.prompt_tokens // cache.block_tokens]
+            more = whole[sequence.held :]
+            self.free_blocks += self._blocks((len(more) - cache.hold(more)) * cache.block_tokens)
+            sequence.held = len(whole)
+
     def _take(self, blocks: int) -> None:
         self.free_blocks -= blocks
         self._taken_blocks += blocks
+        if self._prefixes is not None:
+            self._prefixes.shrink(self.free_blocks * self._settings.block_tokens // self._prefixes.block_tokens)
 
     def _free(self, sequence: Sequence) -> None:
         self.free_blocks += sequence.blocks
-        sequence.blocks = 0
+        if self._prefixes is not None and sequence.held:
+            cache, held = self._prefixes, sequence.held
+            self.free_blocks -= self._blocks((held - cache.release(sequence.prefix[:held])) * cache.block_tokens)
+        sequence.blocks = sequence.held = 0
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self._settings.block_tokens)

@@ -79,8 +79,10 @@ class _Simulation:
         self._random = random.Random(seed)
         self._memory: Any = None
         self._tally, self._recent = Tally(), _Recent()
-        block_tokens = trace.block_tokens or setup.settings.block_tokens
-        self._desk = desk(setup, prefix_tokens=block_tokens, ttft_s=targets.ttft_s, seed=seed)
+        # A trace's blocks are powers of 2 as well: shorter ones than the cache's are seen as its own.
+        self._every = max(1, setup.settings.block_tokens // (trace.block_tokens or setup.settings.block_tokens))
+        self._prefix_tokens = self._every * (trace.block_tokens or setup.settings.block_tokens)
+        self._desk = desk(setup, prefix_tokens=self._prefix_tokens, ttft_s=targets.ttft_s, seed=seed)
         self._fit = StepFit()
         self._costs = self._fit.costs()
         self._starting: list[Replica] = []
@@ -159,7 +161,7 @@ class _Simulation:
             prompt_tokens=int(trace.prompt_tokens[place]),
             output_tokens=int(trace.output_tokens[place]),
             number=place,
-            prefix=trace.prefixes[place] if trace.prefixes else (),
+            prefix=trace.prefixes[place][self._every - 1 :: self._every] if trace.prefixes else (),
         )
         self._tally.arrived(now_s, sequence.prompt_tokens)
         if self._desk.enter(sequence):
@@ -297,7 +299,7 @@ class _Simulation:
             step=setup.step_of(self._made),
             plans_ahead=setup.plans_ahead,
             timer=pace,
-            prefixes=PrefixCache(trace.block_tokens) if trace.prefixes else None,
+            prefixes=PrefixCache(self._prefix_tokens) if trace.prefixes else None,
         )
         fails_s = ready_s + self._random.expovariate(1 / setup.failure_s) if setup.failure_s < inf else inf
         return Replica(self._made, setup, engine, pace, asked_s=asked_s, ready_s=ready_s, fails_s=fails_s)

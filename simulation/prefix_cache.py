@@ -1,33 +1,64 @@
-"""Which prompts' beginnings does an engine still have in its cache?"""
+"""Which prompts' beginnings does an engine have in its cache, and who holds them?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class PrefixCache:
-    """Blocks by the keys that a trace gives them, those not asked for longest go first.
+    """Blocks by the keys that a trace gives them.
 
-    vLLM keeps what no sequence holds until its memory is needed; here as many blocks are kept as fit beside the
-    sequences that run.
+    As vLLM's: sequences that begin alike hold the same blocks, each of which takes memory once. What nobody holds is
+    kept until its memory is needed; what was given up longest ago goes first, and of a prompt its end.
     """
 
     def __init__(self, block_tokens: int) -> None:
         self.block_tokens = block_tokens
-        self._blocks: dict[int, None] = {}
+        self._held: dict[int, int] = {}
+        """By how many sequences."""
+        self._left: dict[int, None] = {}
 
-    def found_tokens(self, prefix: Sequence[int]) -> int:
-        """Of a prompt's beginning."""
-        found = 0
+    def found(self, prefix: Sequence[int]) -> int:
+        """Blocks of a prompt's beginning that are there."""
+        held, left, count = self._held, self._left, 0
         for block in prefix:
-            if block not in self._blocks:
+            if block not in held and block not in left:
                 break
-            found += 1
-        return found * self.block_tokens
+            count += 1
+        return count
 
-    def keep(self, prefix: Sequence[int], *, room_tokens: int) -> None:
-        """A prompt was read; what does not fit into `room_tokens` any more goes."""
-        blocks = self._blocks
-        for block in reversed(prefix):  # its beginning is asked for oftener: it goes last
-            blocks.pop(block, None)
-            blocks[block] = None
-        for block in list(blocks)[: max(0, len(blocks) - room_tokens // self.block_tokens)]:
-            del blocks[block]
+    def lent(self, prefix: Sequence[int]) -> int:
+        """Blocks of a prompt's beginning that some sequence holds."""
+        held, count = self._held, 0
+        for block in prefix:
+            if block not in held:
+                break
+            count += 1
+        return count
+
+    def hold(self, blocks: Iterable[int]) -> int:
+        """One more sequence holds these; how many of them nobody held."""
+        held, left, first = self._held, self._left, 0
+        for block in blocks:
+            count = held.get(block, 0)
+            held[block] = count + 1
+            if not count:
+                left.pop(block, None)
+                first += 1
+        return first
+
+    def release(self, blocks: Sequence[int]) -> int:
+        """One sequence fewer holds these; how many of them nobody holds any more."""
+        held, left, last = self._held, self._left, 0
+        for block in reversed(blocks):  # a prompt's beginning is asked for oftener: it goes last
+            if held[block] == 1:
+                del held[block]
+                left[block] = None
+                last += 1
+            else:
+                held[block] -= 1
+        return last
+
+    def shrink(self, most: int) -> None:
+        """No more than so many blocks that nobody holds find room."""
+        left = self._left
+        while len(left) > most:
+            del left[next(iter(left))]

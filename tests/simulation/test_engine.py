@@ -270,16 +270,60 @@ def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
         one.add(sequence)
         one.advance()
         found.append(one.found_tokens)
-    # The last token is read in any case.
-    assert found == [0, 8, 8, 8 + 11]
-    assert sequence.found_tokens == 11
+    # The last token is read in any case, and with it its block.
+    assert found == [0, 8, 8, 8 + 8]
+    assert sequence.found_tokens == 8
     assert (one.cached_tokens((7, 2, 8)), one.cached_tokens((8,))) == (8, 0)
     assert one.read_tokens == 4 * 12 - found[-1]
 
 
-def test_prefixes_that_were_not_asked_for_longest_go_first_and_of_one_its_end() -> None:
+def test_sequences_that_begin_alike_hold_the_same_blocks() -> None:
+    """Ten prompts of 100 tokens, 96 of them the same, in a cache of 50 blocks of 4 tokens."""
+    one = Engine(settings(max_sequences=10, batched_tokens=200), kv_blocks=50, step=linear, prefixes=PrefixCache(4))
+    common = tuple(range(24))
+    sequences = [Sequence(arrival_s=0.0, prompt_tokens=100, output_tokens=2, prefix=common) for _ in range(10)]
+    one.add(sequences[0])
+    one.advance(one.changes_s + 1e-9)
+    for sequence in sequences[1:]:
+        one.add(sequence, now_s=one.now_s)
+    one.advance()
+    assert [sequence.found_tokens for sequence in sequences] == [0] + 9 * [96]
+    assert sum(sequence.preemptions for sequence in sequences) == 0
+    assert one.free_blocks == 50
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=25),
+    st.integers(14, 60),
+)
+def test_blocks_that_are_shared_are_all_given_back(requests: list[tuple[int, int, int]], kv_blocks: int) -> None:
+    one = Engine(settings(max_sequences=4, batched_tokens=8), kv_blocks=kv_blocks, step=linear, prefixes=PrefixCache(8))
+    for number, (family, prompt, answer) in enumerate(requests):
+        at_s = 0.02 * number
+        prefix = tuple(10 * family + block for block in range(prompt // 8))
+        one.advance(at_s)
+        one.add(Sequence(arrival_s=at_s, prompt_tokens=prompt, output_tokens=answer, prefix=prefix))
+        assert 0 <= one.free_blocks <= kv_blocks
+    done = one.advance()
+    assert one.free_blocks == kv_blocks
+    assert len({sequence.last_token_s for sequence in done}) >= 1
+    for sequence in done:
+        assert sequence.found_tokens < sequence.prompt_tokens
+
+
+def test_prefixes_that_were_given_up_longest_ago_go_first_and_of_one_its_end() -> None:
     cache = PrefixCache(4)
-    cache.keep((1, 2), room_tokens=16)
-    cache.keep((3, 4), room_tokens=16)
-    cache.keep((5,), room_tokens=16)
-    assert [cache.found_tokens(prefix) for prefix in ((1, 2), (3, 4), (5,))] == [4, 8, 4]
+    for prefix in ((1, 2), (3, 4), (5,)):
+        assert cache.hold(prefix) == len(prefix)
+        assert cache.release(prefix) == len(prefix)
+    cache.shrink(4)
+    assert [cache.found(prefix) for prefix in ((1, 2), (3, 4), (5,))] == [1, 2, 1]
+    cache.hold((3,))
+    cache.shrink(0)
+    assert [cache.found(prefix) for prefix in ((1, 2), (3, 4), (5,))] == [0, 1, 0]
+    assert (cache.hold((3,)), cache.release((3,)), cache.release((3,))) == (0, 0, 1)
+
+
+def test_blocks_of_prefixes_are_whole_ones_of_the_cache() -> None:
+    with pytest.raises(ValueError, match="whole 4-token blocks, got 6 tokens"):
+        Engine(settings(), kv_blocks=100, step=linear, prefixes=PrefixCache(6))
