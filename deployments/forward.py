@@ -37,9 +37,10 @@ NOT_MESSAGES = frozenset(
 SCORES = frozenset({"/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"})
 """Here documents may be made of parts, as messages are."""
 
-SALTED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
-"""Routes whose bodies may hold a `cache_salt`."""
 UNTOKENED = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
+"""Nothing is computed for these."""
+SALTED = frozenset(ROUTES) - UNTOKENED - {"/v2/embed"}
+"""Routes whose bodies may hold a `cache_salt`. Cohere's has no field for it."""
 BYTES_PER_TOKEN = 4
 
 

@@ -1,13 +1,26 @@
 """What of a request may reach vLLM's own application, and is the rest refused by its name?"""
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.forward import NOT_MESSAGES, ROUTER_S_OWN, ROUTES, Allowed, check, headers, prompt_tokens, read
+from deployments.forward import (
+    NOT_MESSAGES,
+    ROUTER_S_OWN,
+    ROUTES,
+    SALTED,
+    Allowed,
+    check,
+    headers,
+    prompt_tokens,
+    read,
+    salted,
+)
 from deployments.openai_wire import ApiError
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -173,3 +186,40 @@ json_values = st.recursive(
 def test_any_fields_pass_or_one_of_them_is_named(fields: dict[str, Any]) -> None:
     name = refused(fields)
     assert not name or name.partition(".")[0] in fields
+
+
+def test_a_body_gets_the_salt_of_its_tenant_where_its_route_takes_one() -> None:
+    for path in ROUTES:
+        body = salted(path, b' {"model": "m", "input": "x"}', "alpha")
+        assert (json.loads(body).get("cache_salt") == "alpha") is (path in SALTED)
+    assert set(ROUTES) - SALTED == {"/tokenize", "/detokenize", "/v1/messages/count_tokens", "/v2/embed"}
+
+
+def members(kind: Any) -> Iterator[Any]:
+    """The classes of a union of unions."""
+    if not hasattr(kind, "model_fields"):
+        for inner in get_args(kind):
+            yield from members(inner)
+    else:
+        yield kind
+
+
+@pytest.mark.slow
+def test_the_engines_own_library_takes_a_salt_on_these_routes_and_on_no_others() -> None:
+    modules = {
+        "openai.chat_completion": {"ChatCompletionRequest"},
+        "openai.completion": {"CompletionRequest"},
+        "openai.responses": {"ResponsesRequest"},
+        "anthropic": {"AnthropicMessagesRequest"},
+        "pooling.embed": {"EmbeddingRequest"},
+        "pooling.pooling": {"PoolingRequest"},
+        "pooling.classify": {"ClassificationRequest"},
+        "pooling.scoring": {"ScoreRequest", "RerankRequest"},
+    }
+    for module, names in modules.items():
+        protocol = import_module(f"vllm.entrypoints.{module}.protocol")
+        for name in names:
+            for kind in members(getattr(protocol, name)):
+                assert "cache_salt" in kind.model_fields, f"{name}: {kind.__name__}"
+    embed = import_module("vllm.entrypoints.pooling.embed.protocol")
+    assert "cache_salt" not in embed.CohereEmbedRequest.model_fields
