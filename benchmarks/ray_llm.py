@@ -48,7 +48,10 @@ def ray_llm(folder: Path, core: str, *, direct: bool) -> Iterator[Server]:
         return launch.ray_command(ports, folder=place, cpus=LOGICAL_CPUS, gpus=0)
 
     with kept(name, environment, command) as (place, keeper, run_id):
-        rest, log = ServeRest(f"http://{HOST}:{ports.dashboard}", place / "token"), place / "ray.log"
+        rest, log = (
+            ServeRest(f"http://{HOST}:{ports.dashboard}", (place / "token").read_text().strip()),
+            place / "ray.log",
+        )
         _deploy(rest, keeper, log, schema(folder, port, direct))
         await_answer(port, "/v1/models", keeper, log)
         yield Server(name=name, port=port, parts=partial(parts_of_ray_llm, run_id))

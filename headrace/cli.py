@@ -77,6 +77,42 @@ def serve(
 
 
 @app.command()
+def deploy(
+    file: Annotated[str | None, typer.Argument(metavar="FLEET.YAML", help="Default: ./fleet.yaml.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
+    ] = None,
+    name: Name = "default",
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Ray's token. Default: as Ray finds it (~/.ray/auth_token).")
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Only show what differs from what runs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
+    timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Patience with the update.")] = 1800,
+) -> None:
+    """Make a running fleet, or a Ray cluster, serve what a file says. A failed update is taken back.
+
+    \b
+    headrace deploy fleet.yaml --diff
+    headrace deploy fleet.yaml
+    headrace deploy fleet.yaml --address http://head:8265 --dry-run
+    """
+    from headrace.deploy import Wish, command
+
+    command(
+        Wish(
+            file=file,
+            name=name,
+            address=address,
+            token_file=token_file,
+            only_diff=diff,
+            dry=dry_run,
+            patience_s=timeout,
+        )
+    )
+
+
+@app.command()
 def stop(name: Name = "default") -> None:
     """End a run, also one whose driver has died. Nothing of it is left.
 

@@ -59,7 +59,7 @@ def serve(wish: Wish, steps: Steps) -> None:
             with _recorded(wish) as run:
                 check_port(wish.fleet.router)
                 hardware = machine()
-                fleet = settled(_fetched(wish.fleet, steps), hardware)
+                fleet = settled(fetched(wish.fleet, steps), hardware)
                 check_hardware(fleet, hardware)
                 with local_ray(run, fleet, hardware, steps) as live:
                     _deploy(live, fleet, steps)
@@ -93,8 +93,8 @@ def _recorded(wish: Wish) -> Iterator[Run]:
         runs.forget(runs_folder(), run)
 
 
-def _fetched(fleet: Fleet, steps: Steps) -> Fleet:
-    """The fleet with each source as a local folder."""
+def fetched(fleet: Fleet, steps: Steps) -> Fleet:
+    """The fleet with each source as a folder of this machine. Raises Failure."""
     models = []
     for model in fleet.models:
         try:

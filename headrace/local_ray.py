@@ -19,7 +19,7 @@ from deployments.fleet import Fleet
 from headrace.failure import Failure
 from headrace.folders import made, runs_folder
 from headrace.kept_logs import keep_logs
-from headrace.serve_rest import ServeRest
+from headrace.serve_rest import ServeRest, of_run
 from headrace.steps import Steps
 
 DRAIN_S = 10.0
@@ -79,7 +79,7 @@ def _start(run: Run, fleet: Fleet, machine: Machine) -> Live:
     url = f"http://127.0.0.1:{ports.dashboard}"
     run = replace(run, keeper=identify(keeper.pid), dashboard_url=url)
     runs.write(runs_folder(), run)
-    return Live(run=run, rest=ServeRest(url, run.token), keeper=keeper)
+    return Live(run=run, rest=of_run(run), keeper=keeper)
 
 
 def _own_environment() -> dict[str, str]:

@@ -1,10 +1,11 @@
 """What does Serve's REST say and do? Deployment, details, deletion; on the dashboard's port, by token."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import httpx
+
+from cluster.runs import Run
+from headrace.failure import Failure
 
 APPLICATIONS = "/api/serve/applications/"
 DEPLOY_TIMEOUT_S = 300.0
@@ -21,12 +22,12 @@ class ServeRefused(RuntimeError):
 
 
 class ServeRest:
-    """A client of one Ray head."""
+    """A client of one Ray head; without a token where that asks for none."""
 
-    def __init__(self, dashboard_url: str, token: Path) -> None:
+    def __init__(self, dashboard_url: str, token: str | None) -> None:
         self._http = httpx.Client(
             base_url=dashboard_url,
-            headers={"Authorization": f"Bearer {token.read_text().strip()}"},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=10.0,
             trust_env=False,
         )
@@ -48,12 +49,22 @@ class ServeRest:
         if answer.status_code != 200:
             raise ServeRefused(answer)
 
+    def details(self) -> dict[str, Any]:
+        """Serve's details of each application, by name. Raises httpx.HTTPError, ValueError or KeyError."""
+        return self._http.get(APPLICATIONS).raise_for_status().json()["applications"]
+
     def applications(self) -> dict[str, Any]:
-        """Serve's details of each application, by name; none while it doesn't answer."""
+        """The same; none while it doesn't answer."""
         try:
-            return self._http.get(APPLICATIONS).raise_for_status().json()["applications"]
-        except (httpx.HTTPError, json.JSONDecodeError, KeyError):
+            return self.details()
+        except (httpx.HTTPError, ValueError, KeyError):
             return {}
+
+    def cpus(self) -> float:
+        """Logical CPUs of all nodes that are alive. Raises httpx.HTTPError."""
+        answer = self._http.get("/api/v0/nodes", params={"detail": "1"}).raise_for_status().json()
+        nodes = answer["data"]["result"]["result"]
+        return sum(node["resources_total"].get("CPU", 0.0) for node in nodes if node["state"] == "ALIVE")
 
     def delete(self, timeout_s: float) -> bool:
         """Deletes every application, its streams first; False when they did not end within `timeout_s`."""
@@ -61,3 +72,10 @@ class ServeRest:
             return self._http.delete(APPLICATIONS, timeout=timeout_s).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+def of_run(run: Run) -> ServeRest:
+    """A client of a run's Ray. Raises Failure when that does not run yet."""
+    if run.dashboard_url is None:
+        raise Failure(f"run {run.name!r} is just starting: its Ray does not run yet")
+    return ServeRest(run.dashboard_url, run.token.read_text().strip())

@@ -10,9 +10,8 @@ from rich.text import Text
 from cluster.processes import first_gone
 from cluster.runs import Run
 from headrace.endpoint import live_run
-from headrace.failure import Failure
 from headrace.observe import Replica, Served, observe
-from headrace.serve_rest import ServeRest
+from headrace.serve_rest import of_run
 
 EVERY_S = 1.0
 COLUMNS = (
@@ -28,9 +27,7 @@ COLUMNS = (
 def status(name: str, *, watch: bool) -> None:
     """Prints the table, or keeps it current until Ctrl-C. Raises Failure when there is no such run."""
     run = live_run(name)
-    if run.dashboard_url is None:
-        raise Failure(f"run {name!r} is just starting: its Ray does not run yet")
-    rest = ServeRest(run.dashboard_url, run.token)
+    rest = of_run(run)
     console = Console(highlight=False)
     if not watch:
         console.print(_view(run, observe(run, rest)))

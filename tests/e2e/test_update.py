@@ -2,14 +2,12 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from cluster import runs
@@ -17,10 +15,10 @@ from cluster.runs import Run
 from deployments.declare import APPLICATION, schema
 from deployments.fleet import Fleet
 from headrace.kept_logs import keep_logs
-from headrace.serve_rest import ServeRest
+from headrace.serve_rest import ServeRest, of_run
+from tests.e2e.clients import Load, under
 from tests.e2e.typed import detached_fleet
 
-TIMEOUT_S = 300.0
 CHANGE_S = 600.0
 """Two engines end and start, one after the other."""
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
@@ -71,19 +69,6 @@ class Running:
         return self.rest.applications()[APPLICATION]
 
 
-@dataclass
-class Load:
-    """What clients do at the same time, and how it went."""
-
-    streams: int
-    """Streams as long as the context, one after the other, each on a new connection."""
-    quick: int
-    """Clients whose requests are short, each on a new connection."""
-    outcomes: Counter[str] = field(default_factory=Counter)
-    stream_s: list[float] = field(default_factory=list)
-    quick_s: list[float] = field(default_factory=list)
-
-
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     detached = detached_fleet(tmp_path_factory.mktemp("fleet"), FLEET)
@@ -97,8 +82,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def _running(state: Path) -> Running:
     run = runs.read(state / "runs", "default")
     assert run is not None
-    assert run.dashboard_url is not None
-    return Running(run, ServeRest(run.dashboard_url, run.token))
+    return Running(run, of_run(run))
 
 
 def test_updates_and_a_scale_down_under_load_lose_nothing_and_cut_nothing(
@@ -131,7 +115,7 @@ async def _a_day(fleet: Running, load: Load) -> dict[str, float]:
         yield
         seconds[name] = time.monotonic() - began_s
 
-    async with _under(load, fleet.url):
+    async with under(load, fleet.url, stream_tokens=CONTEXT_TOKENS - 48):
         await _until(lambda: len(fleet.serving("engine-tiny")) == 2)
         engines = fleet.serving("engine-tiny")
         async with change("routers replaced"):
@@ -178,48 +162,3 @@ async def _until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(CHANGE_S):
         while not await asyncio.to_thread(happened):
             await asyncio.sleep(0.5)
-
-
-@asynccontextmanager
-async def _under(load: Load, url: str) -> AsyncIterator[None]:
-    """Load, until the block has ended and what was asked then has been answered."""
-    go_on = True
-
-    async def stream(number: int) -> None:
-        while go_on and number < load.streams:
-            await _ask(url, load, load.stream_s, max_tokens=CONTEXT_TOKENS - 48)
-
-    async def quick(number: int) -> None:
-        while go_on and number < load.quick:
-            await _ask(url, load, load.quick_s, max_tokens=4)
-
-    async with asyncio.TaskGroup() as group:
-        for number in range(load.streams):
-            group.create_task(stream(number))
-        for number in range(load.quick):
-            group.create_task(quick(number))
-        try:
-            yield
-        finally:
-            go_on = False
-
-
-async def _ask(url: str, load: Load, seconds: list[float], max_tokens: int) -> None:
-    """With a client of its own, so that no pool closes what another request was just given."""
-    body = {"model": "tiny", "prompt": "A class is", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
-    body |= {"stream_options": {"include_usage": True}}
-    began_s, text = time.monotonic(), ""
-    try:
-        async with (
-            httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, verify=False) as client,
-            client.stream("POST", "/v1/completions", json=body) as response,
-        ):
-            async for part in response.aiter_text():
-                text += part
-    except httpx.HTTPError as error:
-        after_s = time.monotonic() - began_s
-        load.outcomes[f"{error!r} at {time.strftime('%T')} after {after_s:.2f} s and {len(text)} characters"] += 1
-        return
-    seconds.append(time.monotonic() - began_s)
-    whole = f'"completion_tokens":{max_tokens}' in text and text.endswith("data: [DONE]\n\n")
-    load.outcomes["whole" if response.status_code == 200 and whole else f"{response.status_code}: {text[-300:]}"] += 1

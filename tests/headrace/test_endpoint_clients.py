@@ -16,7 +16,7 @@ from cluster.processes import Process
 from cluster.runs import Run
 from headrace import ask
 from headrace.observe import observe
-from headrace.serve_rest import ServeRefused, ServeRest
+from headrace.serve_rest import ServeRefused, ServeRest, of_run
 
 
 @dataclass
@@ -145,7 +145,6 @@ def test_the_curl_line_works_as_pasted_whatever_is_asked() -> None:
 
 
 def test_serve_is_asked_with_the_token(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("secret\n")
     path = "/api/serve/applications/"
     answers = {
         "GET /api/ray/version": (200, "{}"),
@@ -154,7 +153,7 @@ def test_serve_is_asked_with_the_token(tmp_path: Path) -> None:
         f"DELETE {path}": (200, ""),
     }
     with serving(answers) as server:
-        rest = ServeRest(server.url, tmp_path / "token")
+        rest = ServeRest(server.url, "secret")
         assert rest.is_up()
         with pytest.raises(ServeRefused, match="no such import path"):
             rest.deploy({"applications": []})
@@ -191,9 +190,10 @@ def test_a_run_is_seen_by_serve_and_by_its_router_together(tmp_path: Path) -> No
             url=server.url,
             models=("tiny", "second"),
             folder=str(tmp_path),
+            dashboard_url=server.url,
             started_at_s=0.0,
         )
-        seen = observe(run, ServeRest(server.url, run.token))
+        seen = observe(run, of_run(run))
     assert seen["tiny"].counts == {"queued_requests": 4, "open_requests": 6, "output_tokens": 123}
     assert seen["tiny"].replicas["r1"].load == {"running_requests": 2, "verified": 1}
     assert (seen["tiny"].replicas["r2"].state, seen["tiny"].replicas["r2"].load) == ("starting", {})

@@ -1,0 +1,224 @@
+"""`headrace deploy` makes what runs into what a file says, shows the difference, and takes a failed update back."""
+
+import copy
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace.deploy import Wish, command
+from headrace.failure import Failure
+
+PATH = "/api/serve/applications/"
+
+
+@dataclass
+class Serve:
+    """A head whose Serve takes configurations. One with a model of this name fails."""
+
+    url: str = ""
+    token: str = "secret"
+    cpus: float = 8.0
+    applications: dict[str, Any] = field(default_factory=dict)
+    puts: list[dict[str, Any]] = field(default_factory=list)
+    clock_s: float = 1.0
+
+    def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, Any]:
+        if token != f"Bearer {self.token}":
+            return 401, {}
+        if path == "/api/ray/version":
+            return 200, {}
+        if path.startswith("/api/v0/nodes"):
+            nodes = [
+                {"state": "ALIVE", "resources_total": {"CPU": self.cpus}},
+                {"state": "DEAD", "resources_total": {"CPU": 64.0}},
+            ]
+            return 200, {"data": {"result": {"result": nodes}}}
+        if method == "PUT":
+            self.put(json.loads(body))
+        return 200, {"applications": self.applications}
+
+    def put(self, schema: dict[str, Any]) -> None:
+        self.puts.append(schema)
+        self.clock_s += 1
+        self.applications = {config["name"]: self.application(config) for config in schema["applications"]}
+
+    def application(self, config: dict[str, Any]) -> dict[str, Any]:
+        models = config.get("args", {}).get("models", [])
+        bad = [model["name"] for model in models if model["name"].startswith("bad")]
+        engine = {
+            "status": "DEPLOY_FAILED",
+            "message": "The deployment failed to start 2 times. ValueError: no weights",
+        }
+        deployments = {f"engine-{name}": engine | {"replicas": []} for name in bad}
+        return {
+            "deployed_app_config": copy.deepcopy(config),
+            "last_deployed_time_s": self.clock_s,
+            "status": "DEPLOY_FAILED" if bad else "RUNNING",
+            "message": "",
+            "deployments": deployments,
+        }
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    serve = Serve()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", serve.token)
+
+    class Handler(BaseHTTPRequestHandler):
+        def reply(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, said = serve.answer(self.command, self.path, self.headers.get("Authorization") or "", body)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        do_GET = do_PUT = reply
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        serve.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield serve
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+@dataclass
+class User:
+    """Who writes a file and types the command."""
+
+    folder: Path
+    serve: Serve
+
+    def deploys(self, *models: str, only_diff: bool = False, dry: bool = False, **others: Any) -> None:
+        said = {"models": [{"name": name, "source": f"/models/{name}"} for name in models]} | others
+        self.deploys_file(yaml.safe_dump(said), only_diff=only_diff, dry=dry)
+
+    def deploys_file(self, text: str, **options: Any) -> None:
+        file = self.folder / "fleet.yaml"
+        file.write_text(text)
+        asked: dict[str, Any] = {"address": self.serve.url, "token_file": None, "only_diff": False, "dry": False}
+        command(Wish(file=str(file), name="default", patience_s=5.0, **asked | options))
+
+    def refused(self, text: str, **options: Any) -> str:
+        with pytest.raises(Failure) as failure:
+            self.deploys_file(text, **options)
+        assert failure.value.exit_code == 2
+        return str(failure.value)
+
+
+@pytest.fixture
+def user(serve: Serve, tmp_path: Path) -> User:
+    return User(tmp_path, serve)
+
+
+ONE = "models: [{name: one, source: /models/one}]\n"
+
+
+def test_a_cluster_serves_what_the_file_says_and_what_others_deployed(user: User, serve: Serve) -> None:
+    other = {"name": "shop", "import_path": "shop:app"}
+    serve.put({"applications": [other]})
+    user.deploys("one", router={"replicas": 2})
+    shop, ours = serve.puts[-1]["applications"]
+    assert shop == other, "what is not ours stays: Serve ends what it is not told of"
+    assert (ours["name"], ours["args"]["router"]["replicas"]) == ("headrace", 2)
+
+
+def test_a_difference_is_shown_before_it_is_made(user: User, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    user.deploys("one", "two")
+    capsys.readouterr()
+    user.deploys("one", "three", router={"replicas": 2}, only_diff=True)
+    said = capsys.readouterr().out
+    assert "~ router.replicas: 1 -> 2" in said
+    assert "- starts engines of three" in said
+    assert "- ends engines of two when they have answered" in said
+    assert "- replaces engines of one" in said
+    user.deploys("one", "three", router={"replicas": 2}, dry=True)
+    assert "Nothing was changed" in capsys.readouterr().out
+    assert len(serve.puts) == 1
+
+
+def test_the_same_file_again_changes_nothing(user: User, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    user.deploys("one")
+    user.deploys("one")
+    assert "nothing to change" in capsys.readouterr().out
+    assert len(serve.puts) == 1
+
+
+def test_a_failed_update_is_taken_back(user: User, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve.put({"applications": [{"name": "shop", "import_path": "shop:app"}]})
+    user.deploys("one")
+    good = serve.puts[-1]
+    with pytest.raises(Failure, match="what ran before runs again") as failure:
+        user.deploys("one", "bad")
+    assert failure.value.exit_code == 1
+    assert "engine-bad: ValueError: no weights" in capsys.readouterr().out.replace(
+        "The deployment failed to start 2 times. ", ""
+    )
+    assert serve.puts[-1]["applications"] == good["applications"]
+    assert serve.applications["headrace"]["status"] == "RUNNING"
+
+
+def test_a_first_deployment_that_fails_has_nothing_to_go_back_to(user: User, serve: Serve) -> None:
+    with pytest.raises(Failure, match="no weights"):
+        user.deploys("bad")
+    assert len(serve.puts) == 1
+
+
+def test_a_failed_one_is_deployed_again(user: User, serve: Serve) -> None:
+    with pytest.raises(Failure):
+        user.deploys("bad")
+    with pytest.raises(Failure):
+        user.deploys("bad")
+    assert len(serve.puts) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "named"),
+    [
+        (ONE, {"address": "head"}, "--address: should be the dashboard's, such as http://head:8265, got 'head'"),
+        (ONE, {"address": "ftp://head:21"}, "--address"),
+        (ONE, {"address": "http://head:port"}, "--address"),
+        (ONE, {"token_file": "/nowhere/token"}, "--token-file: there is no file /nowhere/token"),
+        (ONE.replace("/models/one", "tiny"), {}, "one: source: the sample 'tiny'"),
+        (ONE.replace("}]", ", tensor_parallel: auto}]"), {}, "tensor_parallel"),
+        (ONE.replace("}]", ", tensor_parallel: 9}]"), {}, "needs 9.5 logical CPUs at least"),
+        ("models: []", {}, "models"),
+    ],
+)
+def test_what_can_not_work_is_refused_before_anything_changes(
+    user: User, serve: Serve, text: str, options: dict[str, Any], named: str
+) -> None:
+    assert named in user.refused(text, **options)
+    assert not serve.puts
+
+
+def test_a_router_can_not_move_to_another_address_while_it_runs(user: User, serve: Serve) -> None:
+    user.deploys("one")
+    assert "router.host" in user.refused(ONE + "router: {host: 0.0.0.0}\n")
+    assert len(serve.puts) == 1
+
+
+def test_a_wrong_token_is_told_as_such(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
+    with pytest.raises(Failure, match="--token-file"):
+        user.deploys("one")
+
+
+def test_the_token_of_a_file_is_used(user: User, serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("other\n")
+    serve.token = "other"
+    user.deploys_file(ONE, token_file=str(tmp_path / "token"))
+    assert len(serve.puts) == 1
