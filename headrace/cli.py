@@ -112,6 +112,50 @@ def deploy(
     )
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
+    ] = None,
+    name: Name = "default",
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Ray's token. Default: as Ray finds it (~/.ray/auth_token).")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="Logical CPUs that the job takes from the cluster.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that it takes, all on one node.")] = 0,
+    memory: Annotated[float, typer.Option(metavar="GB", min=0, help="Memory that it takes; 0: not counted.")] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once.")] = False,
+    stop_on_interrupt: Annotated[
+        bool, typer.Option("--stop-on-interrupt", help="Ctrl-C ends the job too, instead of leaving it to go on.")
+    ] = False,
+) -> None:
+    """Run compress, calibrate or simulate as a job on a Ray cluster, and show here what it prints.
+
+    Files that are named go along. What the command writes lies on the node where it ran.
+
+    \b
+    headrace submit compress recipe.yaml --out /shared/artefacts --address http://head:8265 --gpus 1
+    headrace submit simulate --trace trace.csv --gpu h100 --policy all --address http://head:8265
+    headrace submit calibrate fleet.yaml --gpus 1 --detach
+    """
+    from headrace.submit import Wish, command
+
+    command(
+        Wish(
+            words=context.args,
+            name=name,
+            address=address,
+            token_file=token_file,
+            cpus=cpus,
+            gpus=gpus,
+            memory_gb=memory,
+            detach=detach,
+            stop_on_interrupt=stop_on_interrupt,
+        )
+    )
+
+
 @app.command()
 def stop(name: Name = "default") -> None:
     """End a run, also one whose driver has died. Nothing of it is left.

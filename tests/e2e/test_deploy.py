@@ -77,3 +77,16 @@ def test_updates_by_command_lose_nothing_and_a_bad_one_is_taken_back(
     assert set(bad.outcomes) == {"whole"}
     assert "nothing to change" in deploy(fleet, BETTER).stdout
     assert httpx.get(f"{fleet.url}/ready", trust_env=False).status_code == 200
+
+
+def test_a_command_runs_as_a_job_of_the_run_s_ray(fleet: DetachedFleet) -> None:
+    trace = fleet.file.with_name("trace.csv")
+    rows = "".join(f"2024-05-10 00:00:{second:02d},100,20\n" for second in range(50))
+    trace.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}")
+    asked = ["--trace", str(trace), "--fleet", str(fleet.file), "--json"]
+    done = headrace("submit", "simulate", *asked, "--cpus", "0.1", env=fleet.env, timeout_s=300.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"requests": 50' in done.stdout
+    assert done.stdout.endswith("is done\n")
+    wrong = headrace("submit", "simulate", "--trace", "/nowhere.csv", "--cpus", "0.1", env=fleet.env, timeout_s=300.0)
+    assert wrong.returncode == 2, wrong.stdout + wrong.stderr
