@@ -54,8 +54,9 @@ class Cluster:
 
 
 def wish(*words: str, **options: Any) -> Wish:
-    asked = {"name": "default", "address": None, "token_file": None, "cpus": 1.0, "gpus": 0.0, "memory_gb": 0.0}
-    return Wish(words=list(words), **(asked | {"detach": False, "stop_on_interrupt": False} | options))
+    asked: dict[str, Any] = {"name": "default", "address": None, "token_file": None}
+    asked |= {"cpus": 1.0, "gpus": 0.0, "memory_gb": 0.0, "detach": False, "stop_on_interrupt": False}
+    return Wish(words=list(words), **asked | options)
 
 
 def submits(cluster: Cluster, *words: str, **options: Any) -> None:
