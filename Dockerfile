@@ -1,19 +1,20 @@
 # syntax=docker/dockerfile:1
-# One image for head and workers: docker build --tag headrace:0.1.0 . (--build-arg VARIANT=gpu for NVIDIA GPUs)
+# One image for every pod. For a try on CPUs, for GPUs, and for GPUs with what compressing needs:
+#   docker build --tag headrace:0.1.0-cpu .
+#   docker build --build-arg VARIANT=gpu --tag headrace:0.1.0-gpu .
+#   docker build --build-arg VARIANT=gpu --build-arg EXTRA=compress --tag headrace:0.1.0-gpu-compress .
 # Not built yet: it was written where no container engine ran. Its steps are those of scripts/install.py.
-FROM python:3.11-slim
+# For production pin the digest too: PYTHON=python:3.11.14-slim-bookworm@sha256:...
+ARG PYTHON=python:3.11.14-slim-bookworm
 
+FROM ${PYTHON} AS build
 ARG VARIANT=cpu
+ARG EXTRA=
 # Where torch's CPU build is found if the configured index lacks it, as in scripts/install.py.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-
-# vLLM's CPU build loads libnuma; its GPU build compiles kernels when it starts.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libnuma1 $([ "$VARIANT" = gpu ] && echo gcc libc6-dev) \
-    && rm -rf /var/lib/apt/lists/*
-
-WORKDIR /opt/headrace
+RUN python -m venv /opt/headrace
+ENV PATH=/opt/headrace/bin:$PATH
+WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY headrace headrace
 COPY compress compress
@@ -25,10 +26,21 @@ COPY routing routing
 # Beside a CPU torch, CUDA builds of torch's companions break every import of transformers; nothing needs them.
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt pip \
-    && pip install --constraint constraints.txt --group fetch ".[$VARIANT]" \
+    && pip install --constraint constraints.txt --group fetch ".[$VARIANT${EXTRA:+,$EXTRA}]" \
         $([ "$VARIANT" = cpu ] && echo --extra-index-url "$TORCH_INDEX") \
-    && if [ "$VARIANT" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
+    && if [ "$VARIANT" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi \
+    && if [ "$EXTRA" = compress ]; then \
+        python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['tool']['headrace']['without_dependencies'])" \
+        | xargs pip install --no-deps; fi
 
-RUN useradd --uid 1000 --create-home headrace
-USER 1000
+FROM ${PYTHON}
+ARG VARIANT=cpu
+# vLLM's CPU build loads libnuma; its GPU build compiles kernels when it starts.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libnuma1 $([ "$VARIANT" = gpu ] && echo gcc libc6-dev) \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --create-home headrace
+COPY --from=build /opt/headrace /opt/headrace
+ENV PATH=/opt/headrace/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001
 WORKDIR /home/headrace

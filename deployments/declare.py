@@ -35,15 +35,15 @@ def grace_s(router: RouterSettings) -> float:
     return router.settle_s + router.longest_stream_s + SPARE_S
 
 
-def engine_options(model: Model, router: RouterSettings) -> dict[str, Any]:
-    """Serve's options for a model's engines.
+def engine_options(model: Model, router: RouterSettings, *, gpus: bool | None = None) -> dict[str, Any]:
+    """Serve's options for a model's engines. `gpus`: whether they run on GPUs; None: as the vLLM installed here does.
 
     One node: one bundle with every GPU of the replica, given to the replica itself. Several nodes: a bundle for each
     rank, taken by vLLM's Ray executor; the replica itself has no GPU. (GPU placement follows the sources; unrun.)
 
     No surge: an update stops a replica before it starts its successor, which may need the same GPUs.
     """
-    gpus = _uses_gpus(model)
+    gpus = _uses_gpus(model) if gpus is None else gpus
     ranks = _ranks(model)
     if model.nodes > 1:
         bundles = [{"CPU": 1, "GPU": 1}] * ranks

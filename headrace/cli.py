@@ -24,6 +24,13 @@ Key = Annotated[
         envvar="HEADRACE_API_KEY", help="Key of a tenant, where there are tenants. Others can see command lines."
     ),
 ]
+k8s = typer.Typer(
+    help="Run a fleet on Kubernetes with KubeRay.\n\n  headrace k8s render fleet.yaml --overlay gpu",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(k8s, name="k8s")
+
 Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
 FleetOrModel = Annotated[
     str | None,
@@ -416,6 +423,23 @@ def doctor() -> None:
     from headrace.doctor import doctor
 
     doctor()
+
+
+@k8s.command()
+def render(
+    what: FleetOrModel = None,
+    overlay: Annotated[str, typer.Option(metavar="PLACE", help="dev, gpu, nodes or production.")] = "dev",
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the manifests.")] = "k8s",
+) -> None:
+    """Write a fleet's manifests: a kustomize base, an overlay for the place, and a job that compresses.
+
+    \b
+    headrace k8s render fleet.yaml
+    headrace k8s render fleet.yaml --overlay production --out manifests
+    """
+    from headrace.k8s import render
+
+    render(what, overlay=overlay, out=out)
 
 
 @app.command(hidden=True)

@@ -12,7 +12,7 @@ import pytest
 
 from headrace import cli
 
-COMMANDS = ("serve", "stop", "status", "chat", "fetch", "compress", "plan", "calibrate", "init", "doctor")
+COMMANDS = ("serve", "stop", "status", "chat", "fetch", "compress", "plan", "calibrate", "init", "doctor", "k8s")
 
 
 @dataclass(frozen=True)

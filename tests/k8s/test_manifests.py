@@ -1,14 +1,18 @@
-"""Would Kubernetes, KubeRay, Serve and Headrace take k8s/base as it is, and do its numbers fit together?"""
+"""Would Kubernetes, KubeRay, Serve and Headrace take k8s/ as it is, and do its numbers fit together?"""
 
 import copy
 import gzip
 import json
 import random
 import re
+import shutil
+import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -16,17 +20,43 @@ from ray.serve.schema import ServeDeploySchema
 
 from autoscaling import ServePolicy
 from cluster import launch
-from deployments import declare
-from deployments.fleet import Fleet
-from headrace.fetching import cache
+from deployments import app, declare
+from deployments.fleet import Fleet, load
+from deployments.manifests import PLACES, render
+from headrace.fetching import cache as model_cache
+from headrace.k8s import in_pods
+from tests.k8s.built import (
+    FOLDERS,
+    K8S,
+    OVERLAYS,
+    ROOT,
+    Resource,
+    built,
+    clusters,
+    every,
+    groups,
+    kustomization,
+    one,
+    pods,
+    read,
+)
 
-ROOT = Path(__file__).parents[2]
-BASE = ROOT / "k8s" / "base"
-SCHEMA = Path(__file__).parent / "schemas" / "rayservice-v1.json.gz"
+SCHEMAS = Path(__file__).parent / "schemas"
+CUSTOM = ("RayService", "RayJob", "PodMonitor", "PrometheusRule")
+KUBERNETES = ("1.37", *(pytest.param(older, marks=pytest.mark.slow) for older in ("1.36", "1.35")))
+
+places = pytest.mark.parametrize("place", OVERLAYS)
 
 
-def manifest(name: str) -> dict[str, Any]:
-    return yaml.safe_load((BASE / name).read_text())
+def complaints(resource: Resource) -> list[str]:
+    """Of a custom resource's own schema."""
+    return [f"{error.json_path}: {error.message}" for error in validator(resource["kind"]).iter_errors(resource)]
+
+
+@cache
+def validator(kind: str) -> Draft202012Validator:
+    schema = json.loads(gzip.decompress((SCHEMAS / f"{kind.lower()}-v1.json.gz").read_bytes()))
+    return Draft202012Validator(closed(schema))
 
 
 def closed(schema: Any) -> Any:
@@ -41,50 +71,77 @@ def closed(schema: Any) -> Any:
     return inner
 
 
-def complaints(resource: dict[str, Any]) -> list[str]:
-    schema = closed(json.loads(gzip.decompress(SCHEMA.read_bytes())))
-    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(resource)]
+@cache
+def declared(place: str) -> dict[str, Any]:
+    return yaml.safe_load(one(f"overlays/{place}", "RayService")["spec"]["serveConfigV2"])
 
 
-@pytest.fixture
-def service() -> dict[str, Any]:
-    return manifest("rayservice.yaml")
+def fleet_of(place: str) -> Fleet:
+    (application,) = declared(place)["applications"]
+    return Fleet.model_validate(application["args"])
 
 
-@pytest.fixture
-def declared(service: dict[str, Any]) -> dict[str, Any]:
-    return yaml.safe_load(service["spec"]["serveConfigV2"])
-
-
-@pytest.fixture
-def fleet(declared: dict[str, Any]) -> Fleet:
-    return Fleet.model_validate(declared["applications"][0]["args"])
-
-
-@pytest.fixture
-def worker_group(service: dict[str, Any]) -> dict[str, Any]:
-    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    return group
-
-
-@pytest.fixture
-def worker(worker_group: dict[str, Any]) -> dict[str, Any]:
-    (container,) = worker_group["template"]["spec"]["containers"]
+def main_container(group: Resource) -> Resource:
+    (container,) = group["template"]["spec"]["containers"]
     return container
 
 
-def test_every_manifest_is_named_by_the_kustomization_and_has_a_kind():
-    resources = manifest("kustomization.yaml")["resources"]
-    assert sorted([*resources, "kustomization.yaml"]) == sorted(file.name for file in BASE.iterdir())
-    for name in resources:
-        assert {"apiVersion", "kind", "metadata"} <= manifest(name).keys()
+# What is on disk
 
 
-def test_the_service_fits_the_schema_of_kuberay(service: dict[str, Any]):
-    assert complaints(service) == []
+@places
+def test_k8s_is_what_the_command_renders(place: str) -> None:
+    fleet, fetched = in_pods(load(K8S / "overlays" / place / "fleet.yaml"))
+    for name, text in render(fleet, PLACES[place], fetched).items():
+        assert (K8S / name).read_text() == text, (
+            f"headrace k8s render k8s/overlays/{place}/fleet.yaml --overlay {place}"
+        )
 
 
-def test_a_misspelt_or_mistyped_field_would_be_noticed(service: dict[str, Any]):
+def test_there_is_no_file_that_nothing_names() -> None:
+    named = {K8S / "overlays" / place / "fleet.yaml" for place in OVERLAYS}
+    for folder in (K8S / name for name in ("base", *FOLDERS)):
+        rules = kustomization(folder)
+        generated = [file for each in rules.get("configMapGenerator", []) for file in each["files"]]
+        patches = [patch["path"] for patch in rules.get("patches", [])]
+        named |= {folder / name for name in ("kustomization.yaml", *rules["resources"], *generated, *patches)}
+    assert {path for path in K8S.rglob("*") if path.is_file()} == {path for path in named if not path.is_dir()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_kubectl_builds_the_same(folder: str) -> None:
+    command = ["kubectl", "kustomize", str(K8S / folder)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def by_name(resources: list[Resource]) -> list[Resource]:
+        return sorted(resources, key=lambda each: (each["kind"], each["metadata"]["name"]))
+
+    assert by_name(list(yaml.load_all(shown, Loader=yaml.CSafeLoader))) == by_name(built(folder))
+
+
+# Schemas
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_custom_resources_fit_the_schemas_of_their_operators(folder: str) -> None:
+    custom = [each for each in built(folder) if each["kind"] in CUSTOM]
+    assert {each["metadata"]["name"]: complaints(each) for each in custom if complaints(each)} == {}
+    assert custom
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_resources_and_pods_fit_the_schemas_of_kubernetes(version: str) -> None:
+    plain = [each for folder in FOLDERS for each in (*built(folder), *pods(folder)) if each["kind"] not in CUSTOM]
+    different = {json.dumps(each, sort_keys=True): each for each in plain}
+    for resource in different.values():
+        kubernetes_validate.validate(resource, version, strict=True)
+    assert {"Pod", "NetworkPolicy", "PodDisruptionBudget"} <= {each["kind"] for each in plain}
+
+
+def test_a_misspelt_or_mistyped_field_would_be_noticed() -> None:
+    service = one("overlays/dev", "RayService")
     misspelt, mistyped = copy.deepcopy(service), copy.deepcopy(service)
     misspelt["spec"]["rayClusterConfig"]["authOptions"]["mod"] = "token"
     mistyped["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"] = "2"
@@ -92,91 +149,178 @@ def test_a_misspelt_or_mistyped_field_would_be_noticed(service: dict[str, Any]):
     assert complaints(mistyped) == [
         "$.spec.rayClusterConfig.workerGroupSpecs[0].maxReplicas: '2' is not of type 'integer'"
     ]
+    pod = copy.deepcopy(pods("overlays/dev")[0])
+    pod["spec"]["fsGroup"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError, match="fsGroup"):
+        kubernetes_validate.validate(pod, "1.37", strict=True)
 
 
-def test_serve_takes_the_configuration(declared: dict[str, Any]):
-    assert [app.name for app in ServeDeploySchema.model_validate(declared).applications] == ["headrace"]
+# What Serve is told
 
 
-def test_the_configuration_is_what_headrace_itself_declares_for_the_fleet(declared: dict[str, Any], fleet: Fleet):
-    declared["applications"][0]["args"] = fleet.model_dump(mode="json")
-    assert declared == declare.schema(fleet)
+@places
+def test_serve_takes_the_configuration_and_headrace_declares_it_so(place: str) -> None:
+    config, fleet = copy.deepcopy(declared(place)), fleet_of(place)
+    assert [each.name for each in ServeDeploySchema.model_validate(config).applications] == ["headrace"]
+    del config["applications"][0]["deployments"]
+    assert config == declare.schema(fleet)
+    ServePolicy(**config["applications"][0]["autoscaling_policy"]["policy_kwargs"])
 
 
-def test_the_policy_takes_its_arguments(declared: dict[str, Any]):
-    policy = declared["applications"][0]["autoscaling_policy"]
-    assert policy["policy_function"] == "autoscaling:ServePolicy"
-    ServePolicy(**policy["policy_kwargs"])
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+@places
+def test_what_is_said_of_deployments_is_said_of_all_that_our_builder_makes(place: str) -> None:
+    (application,) = declared(place)["applications"]
+    built_app = app.build(fleet_of(place))
+    deployments = {built_app._bound_deployment.name} | {
+        engine._bound_deployment.name for engine in built_app._bound_deployment.init_args[1].values()
+    }
+    assert {each["name"] for each in application["deployments"]} == deployments
 
 
-def test_the_router_listens_where_the_service_and_the_probe_look(
-    service: dict[str, Any], fleet: Fleet, worker: dict[str, Any]
-):
-    assert fleet.router.host == "0.0.0.0"
-    (head,) = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
-    for ports in (service["spec"]["serveService"]["spec"]["ports"], head["ports"], worker["ports"]):
-        (port,) = (one for one in ports if one["name"] == "serve")
-        assert fleet.router.port in port.values()
-    assert worker["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "serve"}
-
-
-def test_streams_may_end_before_a_pod_or_an_old_cluster_goes(
-    service: dict[str, Any], fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any]
-):
-    command = worker["lifecycle"]["preStop"]["exec"]["command"][-1]
-    deadline = re.search(r"--deadline-remaining-seconds (\d+)", command)
-    assert deadline is not None
-    assert int(deadline[1]) >= fleet.router.longest_stream_s
-    assert worker_group["template"]["spec"]["terminationGracePeriodSeconds"] > int(deadline[1])
-    assert service["spec"]["rayClusterDeletionDelaySeconds"] > fleet.router.longest_stream_s
-
-
-def test_the_workers_can_carry_the_whole_fleet(fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any]):
-    cpus = int(worker["resources"]["limits"]["cpu"])
-    needed = fleet.router.replicas * declare.ROUTER_CPUS
+@places
+def test_each_deployment_runs_on_a_group_that_has_room_for_all_of_it(place: str) -> None:
+    by_name, fleet = {each["name"]: each for each in declared(place)["applications"][0]["deployments"]}, fleet_of(place)
+    group = groups(f"overlays/{place}")
+    router = by_name["router"]["ray_actor_options"]
+    routers = group[router["label_selector"]["headrace.io/group"]]
+    assert router["num_cpus"] == int(routers["rayStartParams"]["num-cpus"]), "one router fills a pod"
+    assert routers["minReplicas"] == fleet.router.replicas
+    assert routers["maxReplicas"] == fleet.router.replicas + 1, "an update starts one more first"
+    pods_of: dict[str, int] = dict.fromkeys(group, 0)
     for model in fleet.models:
-        ranks = model.tensor * model.pipeline_parallel
-        assert ranks <= cpus, "an engine's bundle lies on one node"
-        needed += ranks * model.replicas.max
-    assert needed <= cpus * worker_group["maxReplicas"]
-    assert needed > cpus * worker_group["minReplicas"], "else the second worker would never be asked for"
+        engine = by_name[declare.engine_name(model.name)]
+        (selector,) = engine["placement_group_bundle_label_selector"]
+        name = selector["headrace.io/group"]
+        assert group[name]["labels"] == selector
+        asked = sum(bundle["CPU"] for bundle in engine["placement_group_bundles"])
+        assert asked == model.nodes * int(group[name]["rayStartParams"]["num-cpus"])
+        gpus = sum(bundle.get("GPU", 0) for bundle in engine["placement_group_bundles"])
+        has = int(main_container(group[name])["resources"]["limits"].get("nvidia.com/gpu", 0))
+        assert gpus == model.nodes * has
+        assert has in (0, asked // model.nodes)
+        assert has % model.tensor == 0 or not has, "no layer is split over machines"
+        pods_of[name] += model.nodes * model.replicas.max
+    engines = {name: each["maxReplicas"] for name, each in group.items() if name != "routers"}
+    assert {name: count for name, count in pods_of.items() if name != "routers"} == engines
 
 
-def test_the_head_carries_no_replica(service: dict[str, Any]):
-    assert service["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
-    assert service["spec"]["excludeHeadPodFromServeSvc"] is True
+@places
+def test_the_head_carries_no_replica_and_an_update_wants_no_second_cluster(place: str) -> None:
+    spec = one(f"overlays/{place}", "RayService")["spec"]
+    assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert spec["excludeHeadPodFromServeSvc"] is True
+    assert spec["upgradeStrategy"] == {"type": "None"}
 
 
-def test_the_model_is_fetched_to_where_the_fleet_looks_for_it(
-    fleet: Fleet, worker_group: dict[str, Any], worker: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("HEADRACE_CACHE", manifest("config.yaml")["data"]["HEADRACE_CACHE"])
-    (fetch,) = worker_group["template"]["spec"]["initContainers"]
-    *_, name = fetch["command"]
-    assert fleet.models[0].source == str(cache.place(name))
-    assert fetch["volumeMounts"] == worker["volumeMounts"]
-    assert Path(fleet.models[0].source).is_relative_to(worker["volumeMounts"][0]["mountPath"])
+# Requests, readiness, endings
 
 
-def test_the_environment_is_that_of_a_local_run():
+@places
+def test_requests_reach_routers_that_are_ready_and_nothing_else(place: str) -> None:
+    folder = f"overlays/{place}"
+    (port,) = one(folder, "Service")["spec"]["ports"]
+    selector = one(folder, "Service")["spec"]["selector"].items()
+    chosen = [pod for pod in pods(folder) if selector <= pod["metadata"]["labels"].items()]
+    assert [pod["metadata"]["name"] for pod in chosen] == ["routers"]
+    (container,) = chosen[0]["spec"]["containers"]
+    (serving,) = (each for each in container["ports"] if each["name"] == port["targetPort"])
+    fleet = fleet_of(place)
+    assert (fleet.router.host, fleet.router.port) == ("0.0.0.0", serving["containerPort"])
+    probe = container["readinessProbe"]
+    assert probe["httpGet"] == {"path": "/ready", "port": port["targetPort"]}
+    assert fleet.router.settle_s > 2 * probe["periodSeconds"] * probe["failureThreshold"]
+
+
+@places
+def test_kuberay_needs_no_probe_of_its_own_and_finds_the_head(place: str) -> None:
+    for pod in pods(f"overlays/{place}"):
+        container = pod["spec"]["containers"][0]
+        assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+        # Its service for the head of a RayService looks for the value that it would set itself.
+        assert "app.kubernetes.io/name" not in pod["metadata"]["labels"]
+
+
+@places
+def test_streams_may_end_before_a_pod_goes(place: str) -> None:
+    fleet = fleet_of(place)
+    for group in groups(f"overlays/{place}").values():
+        command = main_container(group)["lifecycle"]["preStop"]["exec"]["command"][-1]
+        deadline = re.search(r"--deadline-remaining-seconds (\d+)", command)
+        assert deadline is not None
+        assert int(deadline[1]) >= declare.grace_s(fleet.router)
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > int(deadline[1])
+
+
+@places
+def test_budgets_let_one_pod_go_and_keep_the_others(place: str) -> None:
+    folder = f"overlays/{place}"
+    kept = {
+        each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"]["minAvailable"]
+        for each in every(folder, "PodDisruptionBudget")
+    }
+    always: dict[str, int] = {"router": 0, "engine": 0}
+    for group in groups(folder).values():
+        always[group["template"]["metadata"]["labels"]["app.kubernetes.io/component"]] += group["minReplicas"]
+    assert kept == {component: count - 1 for component, count in always.items() if count > 1}
+
+
+# Models, environment, image
+
+
+@places
+def test_models_are_fetched_to_where_the_fleet_looks_for_them(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = f"overlays/{place}"
+    monkeypatch.setenv("HEADRACE_CACHE", one(folder, "ConfigMap", "headrace-environment")["data"]["HEADRACE_CACHE"])
+    sources = {model.source for model in fleet_of(place).models}
+    claims = {each["metadata"]["name"] for each in every(folder, "PersistentVolumeClaim")}
+    fetched: dict[str, set[str]] = {}
+    for name, group in groups(folder).items():
+        spec = group["template"]["spec"]
+        fetched[name] = {
+            str(model_cache.place(init["command"][-1].replace("/", "--"))) for init in spec["initContainers"]
+        }
+        mounts = [*(init["volumeMounts"] for init in spec["initContainers"]), main_container(group)["volumeMounts"]]
+        assert all(same == mounts[0] for same in mounts)
+        assert any(Path(next(iter(sources))).is_relative_to(mount["mountPath"]) for mount in mounts[0])
+        (models,) = (volume for volume in spec["volumes"] if volume["name"] == "models")
+        assert models.get("persistentVolumeClaim", {"claimName": None})["claimName"] in claims or "emptyDir" in models
+    assert fetched.pop("routers") == sources == set().union(*fetched.values())
+
+
+def test_the_environment_is_that_of_a_local_run() -> None:
     local = launch.environment({}, run_id="run", token=Path("token"), ports=launch.free_ports(random.Random(1)))
-    for name, value in manifest("config.yaml")["data"].items():
+    for name, value in one("overlays/dev", "ConfigMap", "headrace-environment")["data"].items():
         assert isinstance(value, str)
-        assert name == "HEADRACE_CACHE" or local[name] == value
+        assert name in ("HEADRACE_CACHE", "HEADRACE_ARTEFACTS") or local[name] == value
 
 
-def test_one_image_of_this_version_and_of_the_locked_ray_is_used_everywhere(service: dict[str, Any]):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_one_image_of_this_version_and_of_the_locked_ray_is_used_everywhere(folder: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (image,) = manifest("kustomization.yaml")["images"]
-    assert (image["name"], image["newTag"]) == ("headrace", project["version"])
-    assert set(re.findall(r"image: *(\S+)", (BASE / "rayservice.yaml").read_text())) == {"headrace"}
-    ray_version = service["spec"]["rayClusterConfig"]["rayVersion"]
-    assert f"\nray=={ray_version}\n" in (ROOT / "constraints.txt").read_text()
+    variant = {"overlays/dev": "cpu", "compress": "gpu-compress"}.get(folder, "gpu")
+    containers = [each for pod in pods(folder) for key in ("containers", "initContainers") for each in pod["spec"][key]]
+    assert {each["image"] for each in containers} == {f"headrace:{project['version']}-{variant}"}
+    for spec in clusters(folder):
+        assert f"\nray=={spec['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
 
 
-def test_the_image_gets_every_package_of_the_wheel():
+def test_the_image_gets_every_package_of_the_wheel_and_the_pods_user() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    copied = set(re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    text = (ROOT / "Dockerfile").read_text()
+    copied = set(re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE))
     let_in = set(re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     assert copied == set(wheel["packages"])
     assert copied <= let_in
+    (user,) = {pod["spec"]["securityContext"]["runAsUser"] for folder in FOLDERS for pod in pods(folder)}
+    assert re.findall(r"^USER (\d+)$", text, re.MULTILINE) == [str(user)]
+
+
+def test_compressed_models_lie_where_a_fleet_may_look_for_them() -> None:
+    (job,) = every("compress", "RayJob")
+    environment = one("overlays/gpu", "ConfigMap", "headrace-environment")["data"]
+    assert Path(environment["HEADRACE_ARTEFACTS"]).is_relative_to(environment["HEADRACE_CACHE"])
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (claimed,) = (each["persistentVolumeClaim"] for each in head["volumes"] if each["name"] == "models")
+    assert claimed["claimName"] in {each["metadata"]["name"] for each in every("overlays/gpu", "PersistentVolumeClaim")}
+    assert read(K8S / "base" / "namespace.yaml")[0]["metadata"]["name"] == job["metadata"]["namespace"]

@@ -1,0 +1,66 @@
+"""What does `headrace k8s render` write: which fleet, for which place, with which models?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from deployments.fleet import Fleet, Model
+from deployments.manifests import CACHE, PLACES, Unfit
+from deployments.manifests import render as rendered
+from headrace.failure import Failure, bad_input
+from headrace.fetching import MADE_HERE
+from headrace.fetching.hub import is_hub_id
+from headrace.serve import fleet_for
+
+SETTLE_S = 10.0
+"""At least: Kubernetes sees two failing probes after 4 s, and tells every node."""
+
+
+def render(what: str | None, *, overlay: str, out: str) -> None:
+    """Writes the manifests of a fleet. Raises Failure."""
+    place = PLACES.get(overlay)
+    if place is None:
+        raise bad_input(f"--overlay: should be one of {', '.join(PLACES)}, got {overlay!r}")
+    try:
+        fleet, fetched = in_pods(fleet_for(what, [], port=None, host=None))
+        files = rendered(fleet, place, fetched)
+    except Unfit as error:
+        raise bad_input(str(error)) from None
+    folder = Path(out)
+    for path in _written(folder, files):
+        print(f"wrote {path}")
+    print(f"next: kubectl apply -k {folder / 'overlays' / place.name}")
+
+
+def in_pods(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
+    """The fleet as it runs in pods, and what they fetch for each model. Raises Failure."""
+    fetched = {model.name: model.source for model in fleet.models if _is_fetched(model)}
+    models = [
+        model.model_copy(update={"source": f"{CACHE}/models/{model.source.replace('/', '--')}"})
+        if model.name in fetched
+        else model
+        for model in fleet.models
+    ]
+    router = {"host": "0.0.0.0", "settle_s": max(fleet.router.settle_s, SETTLE_S)}
+    return fleet.model_copy(update={"models": models, "router": fleet.router.model_copy(update=router)}), fetched
+
+
+def _is_fetched(model: Model) -> bool:
+    if model.source in MADE_HERE or is_hub_id(model.source):
+        return True
+    if Path(model.source).is_relative_to(CACHE):
+        return False
+    raise bad_input(
+        f"{model.name}: source should be {', '.join(MADE_HERE)}, a hub id (owner/name) or a folder below {CACHE}, "
+        f"where pods have the volume with the models, got {model.source!r}"
+    )
+
+
+def _written(folder: Path, files: dict[str, str]) -> Iterator[Path]:
+    for name, text in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as error:
+            raise Failure(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        yield path

@@ -1,0 +1,66 @@
+"""`headrace k8s render`: a folder that kustomize builds, or a line that says what can't run where."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headrace.failure import Failure
+from headrace.k8s import render
+
+ONE = "models: [{name: one, source: owner/one}]\n"
+SPLIT = "{name: split, source: owner/split, tensor_parallel: 2, pipeline_parallel: 2, nodes: %d}"
+
+
+def refusal(tmp_path: Path, fleet: str, overlay: str) -> str:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(fleet)
+    with pytest.raises(Failure) as refused:
+        render(str(file), overlay=overlay, out=str(tmp_path / "k8s"))
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "k8s").exists()
+    return str(refused.value)
+
+
+def test_a_fleet_becomes_a_base_an_overlay_and_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fleet.yaml").write_text(ONE)
+    render(str(tmp_path / "fleet.yaml"), overlay="gpu", out=str(tmp_path / "k8s"))
+    written = {path.relative_to(tmp_path / "k8s").as_posix() for path in (tmp_path / "k8s").rglob("*.yaml")}
+    assert {"base/kustomization.yaml", "overlays/gpu/kustomization.yaml", "compress/rayjob.yaml"} <= written
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith("wrote")] != []
+    assert shown.endswith(f"next: kubectl apply -k {tmp_path}/k8s/overlays/gpu\n")
+
+
+def test_the_fleet_listens_everywhere_settles_and_reads_from_the_volume(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(
+        "models: [{name: one, source: owner/one}, {name: mine, source: /var/cache/headrace/artefacts/mine}]\n"
+        "router: {settle_s: 25, port: 8100}\n"
+    )
+    render(str(tmp_path / "fleet.yaml"), overlay="dev", out=str(tmp_path / "k8s"))
+    spec = yaml.safe_load((tmp_path / "k8s/overlays/dev/fleet-on-rayservice.yaml").read_text())["spec"]
+    fleet = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    assert (fleet["router"]["host"], fleet["router"]["settle_s"]) == ("0.0.0.0", 25)
+    assert [model["source"] for model in fleet["models"]] == [
+        "/var/cache/headrace/models/owner--one",
+        "/var/cache/headrace/artefacts/mine",
+    ]
+    routers = spec["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert [init["command"] for init in routers["initContainers"]] == [["headrace", "fetch", "owner/one"]]
+    assert {"name": "serve", "containerPort": 8100} in routers["containers"][0]["ports"]
+
+
+def test_what_a_place_cannot_carry_is_refused_with_the_field(tmp_path: Path) -> None:
+    across = f"models: [{SPLIT % 2}]\n"
+    assert refusal(tmp_path, across, "gpu") == "split: nodes should be 1 in gpu, got 2"
+    layers = f"models: [{SPLIT % 4}]\n"
+    assert "nodes should divide pipeline_parallel" in refusal(tmp_path, layers, "nodes")
+    auto = "models: [{name: one, source: owner/one, tensor_parallel: auto}]\n"
+    assert "tensor_parallel should be a number" in refusal(tmp_path, auto, "gpu")
+    assert refusal(tmp_path, ONE, "production") == "router.replicas: should be at least 2 in production, got 1"
+    assert "--overlay: should be one of dev, gpu, nodes, production" in refusal(tmp_path, ONE, "moon")
+
+
+def test_a_folder_of_this_machine_is_refused(tmp_path: Path) -> None:
+    fleet = f"models: [{{name: one, source: {tmp_path}}}]\n"
+    assert "below /var/cache/headrace" in refusal(tmp_path, fleet, "dev")
