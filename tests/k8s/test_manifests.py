@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from tests.k8s.built import (
 
 SCHEMAS = Path(__file__).parent / "schemas"
 CUSTOM = ("RayService", "RayJob", "PodMonitor", "PrometheusRule")
-KUBERNETES = ("1.37", *(pytest.param(older, marks=pytest.mark.slow) for older in ("1.36", "1.35")))
+KUBERNETES = ("1.37", "1.36", "1.35")
 
 places = pytest.mark.parametrize("place", OVERLAYS)
 
@@ -131,9 +132,38 @@ def test_custom_resources_fit_the_schemas_of_their_operators(folder: str) -> Non
     assert custom
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_kuberay_would_not_refuse_a_cluster(folder: str) -> None:
+    """By what its schemas can't say (ray-operator/controllers/ray/utils/validation.go)."""
+    for spec in clusters(folder):
+        for group in (spec["headGroupSpec"], *spec.get("workerGroupSpecs", [])):
+            assert "labels" not in group["rayStartParams"], "the field of the group is for them"
+            assert "resources" not in group, "num-cpus is among the arguments already"
+            assert "restartPolicy" not in group["template"]["spec"], "the autoscaler's second version sets it"
+            assert not {"redis-password", "redis-username"} & group["rayStartParams"].keys()
+            for key, value in group.get("labels", {}).items():
+                assert re.fullmatch(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", key)
+                assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", value)
+        store = spec.get("gcsFaultToleranceOptions", {"backend": "rocksdb"})
+        assert store["backend"] == "rocksdb"
+        assert not store.keys() - {"backend", "storage"}
+    for job in every(folder, "RayJob"):
+        assert job["spec"]["shutdownAfterJobFinishes"] or "ttlSecondsAfterFinished" not in job["spec"]
+
+
+def test_what_production_needs_fits_the_schemas_of_kubernetes() -> None:
+    check_plain(("overlays/production", "compress"), KUBERNETES[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_resources_and_pods_fit_the_schemas_of_kubernetes(version: str) -> None:
-    plain = [each for folder in FOLDERS for each in (*built(folder), *pods(folder)) if each["kind"] not in CUSTOM]
+def test_everything_fits_the_schemas_of_three_versions_of_kubernetes(version: str) -> None:
+    check_plain(FOLDERS, version)
+
+
+def check_plain(folders: Sequence[str], version: str) -> None:
+    """Of what no operator defines, pods among them."""
+    plain = [each for folder in folders for each in (*built(folder), *pods(folder)) if each["kind"] not in CUSTOM]
     different = {json.dumps(each, sort_keys=True): each for each in plain}
     for resource in different.values():
         kubernetes_validate.validate(resource, version, strict=True)
@@ -169,13 +199,18 @@ def test_serve_takes_the_configuration_and_headrace_declares_it_so(place: str) -
 
 @pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
 @places
-def test_what_is_said_of_deployments_is_said_of_all_that_our_builder_makes(place: str) -> None:
+def test_what_our_builder_makes_takes_what_is_said_of_each_deployment(place: str) -> None:
     (application,) = declared(place)["applications"]
-    built_app = app.build(fleet_of(place))
-    deployments = {built_app._bound_deployment.name} | {
-        engine._bound_deployment.name for engine in built_app._bound_deployment.init_args[1].values()
+    router = app.build(fleet_of(place))._bound_deployment
+    made = {each.name: each for each in (router, *(one._bound_deployment for one in router.init_args[1].values()))}
+    said = {
+        each["name"]: {key: value for key, value in each.items() if key != "name"}
+        for each in application["deployments"]
     }
-    assert {each["name"] for each in application["deployments"]} == deployments
+    assert said.keys() == made.keys()
+    for name, options in said.items():
+        changed = made[name].options(**options)
+        assert changed.ray_actor_options.items() >= options["ray_actor_options"].items()
 
 
 @places
