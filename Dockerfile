@@ -4,10 +4,11 @@
 #   docker build --build-arg VARIANT=gpu --tag headrace:0.1.0-gpu .
 #   docker build --build-arg VARIANT=gpu --build-arg EXTRA=compress --tag headrace:0.1.0-gpu-compress .
 # Not built yet: it was written where no container engine ran. Its steps are those of scripts/install.py.
-# For production pin the digest too: PYTHON=python:3.11.14-slim-bookworm@sha256:...
-ARG PYTHON=python:3.11.14-slim-bookworm
+# For production add the digest: python:3.11.14-slim-bookworm@sha256:...
+FROM python:3.11.14-slim-bookworm AS python
 
-FROM ${PYTHON} AS build
+FROM python AS build
+SHELL ["/bin/bash", "-o", "errexit", "-o", "pipefail", "-c"]
 ARG VARIANT=cpu
 ARG EXTRA=
 # Where torch's CPU build is found if the configured index lacks it, as in scripts/install.py.
@@ -25,21 +26,28 @@ COPY autoscaling autoscaling
 COPY routing routing
 # Beside a CPU torch, CUDA builds of torch's companions break every import of transformers; nothing needs them.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt pip \
-    && pip install --constraint constraints.txt --group fetch ".[$VARIANT${EXTRA:+,$EXTRA}]" \
-        $([ "$VARIANT" = cpu ] && echo --extra-index-url "$TORCH_INDEX") \
-    && if [ "$VARIANT" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi \
-    && if [ "$EXTRA" = compress ]; then \
+    index=(); if [ "$VARIANT" = cpu ]; then index=(--extra-index-url "$TORCH_INDEX"); fi; \
+    pip install --constraint constraints.txt pip; \
+    pip install --constraint constraints.txt --group fetch ".[$VARIANT${EXTRA:+,$EXTRA}]" "${index[@]}"; \
+    if [ "$VARIANT" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
+# What can't be installed with what it asks for: pyproject.toml says why.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ "$EXTRA" = compress ]; then \
         python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['tool']['headrace']['without_dependencies'])" \
-        | xargs pip install --no-deps; fi
+        | xargs pip install --no-deps; \
+    fi
 
-FROM ${PYTHON}
+FROM python
+SHELL ["/bin/bash", "-o", "errexit", "-o", "pipefail", "-c"]
 ARG VARIANT=cpu
 # vLLM's CPU build loads libnuma; its GPU build compiles kernels when it starts.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libnuma1 $([ "$VARIANT" = gpu ] && echo gcc libc6-dev) \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --create-home headrace
+# Debian keeps only the newest of its security updates, so packages have no versions here.
+# hadolint ignore=DL3008
+RUN packages=(libnuma1); if [ "$VARIANT" = gpu ]; then packages+=(gcc libc6-dev); fi; \
+    apt-get update; \
+    apt-get install --yes --no-install-recommends "${packages[@]}"; \
+    rm -rf /var/lib/apt/lists/*; \
+    useradd --uid 10001 --create-home headrace
 COPY --from=build /opt/headrace /opt/headrace
 ENV PATH=/opt/headrace/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001
