@@ -26,9 +26,9 @@ COPY autoscaling autoscaling
 COPY routing routing
 # Beside a CPU torch, CUDA builds of torch's companions break every import of transformers; nothing needs them.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    index=(); if [ "$VARIANT" = cpu ]; then index=(--extra-index-url "$TORCH_INDEX"); fi; \
     pip install --constraint constraints.txt pip; \
-    pip install --constraint constraints.txt --group fetch ".[$VARIANT${EXTRA:+,$EXTRA}]" "${index[@]}"; \
+    if [ "$VARIANT" = cpu ]; then export PIP_EXTRA_INDEX_URL="$TORCH_INDEX"; fi; \
+    pip install --constraint constraints.txt --group fetch ".[$VARIANT${EXTRA:+,$EXTRA}]"; \
     if [ "$VARIANT" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
 # What can't be installed with what it asks for: pyproject.toml says why.
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -43,9 +43,9 @@ ARG VARIANT=cpu
 # vLLM's CPU build loads libnuma; its GPU build compiles kernels when it starts.
 # Debian keeps only the newest of its security updates, so packages have no versions here.
 # hadolint ignore=DL3008
-RUN packages=(libnuma1); if [ "$VARIANT" = gpu ]; then packages+=(gcc libc6-dev); fi; \
-    apt-get update; \
-    apt-get install --yes --no-install-recommends "${packages[@]}"; \
+RUN apt-get update; \
+    apt-get install --yes --no-install-recommends libnuma1; \
+    if [ "$VARIANT" = gpu ]; then apt-get install --yes --no-install-recommends gcc libc6-dev; fi; \
     rm -rf /var/lib/apt/lists/*; \
     useradd --uid 10001 --create-home headrace
 COPY --from=build /opt/headrace /opt/headrace
