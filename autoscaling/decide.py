@@ -7,7 +7,7 @@ from autoscaling.decision import Decision
 from autoscaling.demand import Demand, foreseen
 from autoscaling.fleet import Fleet
 from autoscaling.memory import Memory, Wish
-from autoscaling.needs import DRAIN_S, Needs, needs
+from autoscaling.needs import Needs, needs
 from autoscaling.targets import Targets
 
 BAND = 1.1
@@ -57,5 +57,4 @@ def _wish(fleet: Fleet, memory: Memory, targets: Targets, demand: Demand) -> tup
 
 def _needs(fleet: Fleet, memory: Memory, targets: Targets, demand: Demand, factor: float) -> Needs:
     assert memory.capacity is not None
-    drain_s = max(DRAIN_S, memory.startup_s)
-    return needs(demand, memory.capacity, fleet.traffic, targets, drain_s=drain_s, factor=factor)
+    return needs(demand, memory.capacity, fleet.traffic, targets, drain_s=memory.drain_s, factor=factor)

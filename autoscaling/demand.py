@@ -31,7 +31,7 @@ class Demand:
     queued_s: float
     """Seconds of engines for what waits now."""
     requests: float
-    """That run, and that wait for longer than a moment."""
+    """That run, and those of what waits for longer than a moment that will run at the same time."""
     kv_tokens: float
     """That these hold and will hold."""
 
@@ -52,10 +52,9 @@ def foreseen(fleet: Fleet, memory: Memory, targets: Targets, *, silent_are_full:
     tokens_per_s = max(traffic.long_tokens / LONG_S, rises * traffic.short_tokens / SHORT_S)
     computed = capacity.computed_share if capacity else 1.0
     silent = fleet.present - fleet.starting - len(fleet.heard) if silent_are_full else 0
-    requests = sum([load.running_requests for load in fleet.heard]) + standing.requests
-    requests += silent * capacity.slots if capacity else 0
-    # Answers that have ended are short ones where load rises: those that run want a token each token_s, too.
-    outputs = max(requests_per_s * traffic.output_tokens, requests / targets.token_s)
+    running = sum([load.running_requests for load in fleet.heard]) + (silent * capacity.slots if capacity else 0)
+    # Those that run want a token each token_s.
+    outputs = max(requests_per_s * traffic.output_tokens, running / targets.token_s)
     prompts = tokens_per_s * computed
     work = queued = backlog = 0.0
     if capacity and (costs := capacity.costs):
@@ -65,17 +64,16 @@ def foreseen(fleet: Fleet, memory: Memory, targets: Targets, *, silent_are_full:
             queued = _work_s(waits, capacity, costs, traffic)
             stands = _work_s(standing, capacity, costs, traffic)
         backlog = max(stands, queued + _growth_s(fleet, memory, work, time_share(capacity, targets)))
-    heard = fleet.heard
+    at_once = _share_at_once(capacity, traffic, targets, memory.drain_s)
+    used = sum([load.kv_used_tokens for load in fleet.heard]) + (silent * capacity.kv_tokens if capacity else 0)
     return Demand(
         prompt_tokens_per_s=prompts,
         output_tokens_per_s=outputs,
         work_share=work,
         backlog_s=backlog,
         queued_s=queued,
-        requests=requests,
-        kv_tokens=sum([load.kv_used_tokens for load in heard])
-        + _held(standing, traffic.output_tokens)
-        + (silent * capacity.kv_tokens if capacity else 0),
+        requests=running + at_once * standing.requests,
+        kv_tokens=used + at_once * _held(standing, traffic.output_tokens),
     )
 
 
@@ -115,6 +113,19 @@ def _work_s(waits: Backlog, capacity: Capacity, costs: StepCosts, traffic: Traff
     """Of engines, for what waits."""
     work_s = costs.work_s(waits.tokens * capacity.computed_share, waits.requests * traffic.output_tokens)
     return work_s / capacity.usable_share
+
+
+def _share_at_once(capacity: Capacity | None, traffic: Traffic, targets: Targets, drain_s: float) -> float:
+    """Of what waits: how much of it runs at the same time, if it is served evenly over `drain_s`.
+
+    By Little's law, each for as long as its tokens take in steps of replicas that have as much to do as they may; all
+    of it while that is unknown.
+    """
+    if capacity is None or (costs := capacity.costs) is None or not traffic.output_tokens:
+        return 1.0
+    reading_s = costs.prompt_token_s * traffic.prompt_tokens * capacity.computed_share
+    runs_s = (reading_s + traffic.output_tokens * costs.step_s) / (1 - time_share(capacity, targets))
+    return min(1.0, runs_s / drain_s)
 
 
 def _held(waits: Backlog, output_tokens: float) -> float:

@@ -9,6 +9,8 @@ from autoscaling.fleet import Fleet
 
 STARTUP_S = 60.0
 """Taken for the time that a replica takes to start until one was seen to."""
+DRAIN_S = 60.0
+"""Within so many seconds, or a start's where that takes longer, what waits should be gone."""
 STANDING_SHARE = 0.25
 STANDING_LEAST_S, STANDING_MOST_S = 2.0, 15.0
 """A queue counts as standing when it did not empty for a quarter of a start, within these bounds: what clears by
@@ -63,6 +65,11 @@ class Memory:
     def standing_s(self) -> float:
         """For how long a queue must not have emptied to count as standing."""
         return min(STANDING_MOST_S, max(STANDING_LEAST_S, STANDING_SHARE * self.startup_s))
+
+    @property
+    def drain_s(self) -> float:
+        """Within which what waits should be served."""
+        return max(DRAIN_S, self.startup_s)
 
     @property
     def largest_wish(self) -> Wish:

@@ -8,8 +8,6 @@ from autoscaling.demand import Demand, time_share
 from autoscaling.targets import Targets
 from autoscaling.traffic import Traffic
 
-DRAIN_S = 60.0
-"""Within so many seconds, or a start's where that takes longer, what will wait should be gone."""
 MOST_FOR_WAITS = 8
 """Replicas that the wait for a first token alone may add."""
 ROUNDING = 1e-9

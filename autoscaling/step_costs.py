@@ -6,8 +6,10 @@ from itertools import combinations
 
 MEMORY_S = 300.0
 """Busy seconds over which steps are remembered: older ones weigh exponentially less."""
-RIDGE = 1e-6
-"""Of each column's own square: parts that no step told apart share what they cost."""
+RIDGE = (1e-8, 1e-6, 1e-8)
+"""Of each column's own square. What no step told apart is shared, and hardly any of it is the sequences': steps of one
+sequence each say nothing of how dear a second one is, and it is seldom dear.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class StepFit:
 
     def _solved(self, kept: Sequence[int]) -> list[float] | None:
         """By Gauss' elimination; None where a cost is below 0 or nothing is known."""
-        rows = [[self._squares[i][j] * (1 + RIDGE * (i == j)) for j in kept] + [self._products[i]] for i in kept]
+        rows = [[self._squares[i][j] * (1 + RIDGE[i] * (i == j)) for j in kept] + [self._products[i]] for i in kept]
         if any(row[i] <= 0 for i, row in enumerate(rows)):
             return None
         for i, row in enumerate(rows):

@@ -8,7 +8,11 @@ SHORT_S = 15
 LONG_S = 60
 """Seconds over which arrivals are counted."""
 SHAPE_REQUESTS = 200
-"""Requests over which lengths are averaged: older ones weigh exponentially less."""
+"""Requests over which lengths are averaged, those of answers over LONG_S if that is more: older ones weigh
+exponentially less.
+"""
+FEW_ANSWERS = 5
+"""While fewer have ended, lengths are those that so many would have, as far as so many came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,7 @@ class Traffic:
     prompt_spread: float = 0.0
     """Of prompts' tokens: variance / mean squared."""
     output_tokens: float = 0.0
-    """Of an answer, in the mean; 0 while unknown."""
+    """Of an answer, in the mean; 0 while unknown. By the tokens that all have so far, for each that has ended."""
 
     def to_metrics(self) -> dict[str, float]:
         """By names, as a router reports them."""
@@ -63,9 +67,9 @@ class Tally:
         # Of each whole second: requests, their tokens, and those that ended and that missed.
         self._bins: deque[list[int]] = deque([[0] * 4 for _ in range(LONG_S)], maxlen=LONG_S)
         self._short, self._long = [0] * 4, [0] * 4
-        self._arrived = 0
-        self._answered = 0
-        self._prompt = self._prompt_square = self._output = 0.0
+        self._arrived = self._broken = 0
+        self._prompt = self._prompt_square = 0.0
+        self._made, self._answers = 0.0, 0
 
     def arrived(self, now_s: float, prompt_tokens: int) -> None:
         """A request was let in."""
@@ -75,17 +79,31 @@ class Tally:
         self._prompt += weight * (prompt_tokens - self._prompt)
         self._prompt_square += weight * (prompt_tokens * prompt_tokens - self._prompt_square)
 
-    def ended(self, now_s: float, output_tokens: int, *, missed: bool) -> None:
+    def made(self, tokens: int) -> None:
+        """So many tokens of answers came, which may go on."""
+        self._made += tokens
+
+    def broke_off(self, tokens: int) -> None:
+        """An answer failed or was left after so many tokens: it tells nothing of lengths."""
+        self._made = max(0.0, self._made - tokens)
+        self._broken += 1
+
+    def ended(self, now_s: float, *, whole: bool, missed: bool) -> None:
         """A request got its last token, or failed."""
         self._count(now_s, 2, 1, int(missed))
-        if output_tokens:
-            self._answered += 1
-            self._output += (output_tokens - self._output) / min(self._answered, SHAPE_REQUESTS)
+        if whole:
+            self._answers += 1
+            # Longer than answers take: tokens of one second end in a later one.
+            most = max(SHAPE_REQUESTS, self._long[2])
+            if self._answers > most:
+                self._made *= most / self._answers
+                self._answers = most
 
     def traffic(self, now_s: float) -> Traffic:
         """Up to now."""
         self._pass(now_s)
         square = self._prompt * self._prompt
+        answers = max(self._answers, min(FEW_ANSWERS, self._arrived - self._broken))
         return Traffic(
             short_requests=self._short[0],
             short_tokens=self._short[1],
@@ -95,7 +113,9 @@ class Tally:
             missed_requests=self._short[3],
             prompt_tokens=self._prompt,
             prompt_spread=max(0.0, self._prompt_square / square - 1) if square else 0.0,
-            output_tokens=self._output,
+            # As of times to failure: time that all have run, by failures. The mean of those that ended would be that
+            # of short ones while load rises.
+            output_tokens=self._made / answers if answers else 0.0,
         )
 
     def _count(self, now_s: float, place: int, one: int, more: int) -> None:

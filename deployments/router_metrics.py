@@ -94,6 +94,7 @@ class Metered:
 
     def __init__(self, metrics: RouterMetrics, model: str, by: Sender) -> None:
         self._metrics, self._model, self._by = metrics, model, by
+        self._tally = metrics._tally(model)
         self._start_s = monotonic()
         self._first_s: float | None = None
         self._count = 0
@@ -107,6 +108,7 @@ class Metered:
         elif count:
             self._at_once = False
         self._count += count
+        self._tally.made(count)
 
     def end(self, outcome: str) -> None:
         """`ok`, `failed` or `cancelled`."""
@@ -128,10 +130,11 @@ class Metered:
         late = first_s - self._start_s > targets.ttft_s + (after * targets.token_s if self._at_once else 0.0)
         slow = now_s - first_s > after * targets.token_s and not self._at_once
         missed = outcome == "failed" or late or (outcome == "ok" and slow)
+        if outcome != "ok":
+            self._tally.broke_off(self._count)
         if outcome == "cancelled" and not missed:
             return
-        tally = self._metrics._tally(self._model)
-        tally.ended(now_s, self._count if outcome == "ok" else 0, missed=missed)
+        self._tally.ended(now_s, whole=outcome == "ok", missed=missed)
         if missed:
             self._metrics._missed.labels(self._model).inc()
 

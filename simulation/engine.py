@@ -85,6 +85,7 @@ class Engine:
         """Of prompts that have no token yet, what their senders think must be read."""
         self.read_tokens = self.found_tokens = 0
         """Of prompts that ran: computed, and found in the cache."""
+        self._made_tokens = 0
         self._settings = settings
         self._kv_blocks = kv_blocks
         self._step = step
@@ -131,6 +132,14 @@ class Engine:
             first_s, growth_s, steps = self._alike
             return self.now_s + total_s(steps, first_s, growth_s)
         return self.now_s if self._running or self._waiting else inf
+
+    def made_tokens(self, until_s: float) -> int:
+        """Of all answers, in steps that have ended by then."""
+        if self._alike is None:
+            return self._made_tokens
+        first_s, growth_s, steps = self._alike
+        begun = begun_before(until_s - self.now_s, first_s, growth_s, most=steps)
+        return self._made_tokens + self._decodes.count * max(0, begun - 1)
 
     def fail(self, at_s: float) -> tuple[list[Sequence], list[Sequence]]:
         """It ends in the middle: who was whole before, and who was not, with the tokens they had."""
@@ -236,6 +245,7 @@ class Engine:
             sequences = self._decodes.count + len(self._chunks)
             self._timer.add(seconds, sequences=sequences, prompt_tokens=prompts, steps=steps)
         self.version += 1
+        self._made_tokens += self._decodes.count * steps
         self._begun_s = self.now_s + (0.0 if last_s is None else seconds - last_s)
         self.now_s += seconds
         if steps > 1:
@@ -337,6 +347,7 @@ class Engine:
             self.waiting_tokens -= sequence.read_tokens
             self._share(sequence)
         sequence.made_tokens += 1
+        self._made_tokens += 1
         sequence.first_token_s = min(sequence.first_token_s, self.now_s)
         if sequence.made_tokens == sequence.output_tokens:
             return True

@@ -190,7 +190,8 @@ class _Simulation:
 
     def _refuse(self, now_s: float) -> None:
         self._refused += 1
-        self._tally.ended(now_s, 0, missed=True)
+        self._tally.broke_off(0)
+        self._tally.ended(now_s, whole=False, missed=True)
 
     def _settle(self, replica: Replica, now_s: float) -> None:
         if done := replica.engine.settle(now_s):
@@ -215,14 +216,16 @@ class _Simulation:
             self._unfinished -= 1
             self._recent.add(ttft_s, token_s)
             missed = ttft_s > self._targets.ttft_s or token_s > self._targets.token_s
-            self._tally.ended(self._recent.now_s, tokens, missed=missed)
+            self._tally.ended(self._recent.now_s, whole=True, missed=missed)
 
     def _decide(self, now_s: float) -> None:
         self._recent.now_s = now_s
         for replica in (*self._running, *self._draining):
             self._settle(replica, now_s)
+            self._tally.made(replica.news(now_s))
         self._finish(now_s)
-        self._drain(now_s)
+        if self._draining:
+            self._drain(now_s)
         if now_s % REFIT_S == 0 or self._costs is None:
             self._costs = self._fit.costs()
         costs = self._costs

@@ -33,6 +33,7 @@ class Replica:
         self.held: set[Sequence] = set()
         """Sequences that were sent there and have not ended."""
         self._setup = setup
+        self._heard_tokens = 0
         self._load: ReplicaLoad | None = None
         self._version = -1
 
@@ -42,6 +43,12 @@ class Replica:
         self.engine.add(sequence, now_s)
         self.held.add(sequence)
         return done
+
+    def news(self, now_s: float) -> int:
+        """Tokens of answers since this was asked last."""
+        made = self.engine.made_tokens(now_s)
+        news, self._heard_tokens = made - self._heard_tokens, made
+        return news
 
     def load(self, costs: StepCosts | None) -> ReplicaLoad:
         """As a real one reports it."""

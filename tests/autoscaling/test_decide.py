@@ -57,8 +57,18 @@ def test_a_queue_that_clears_before_help_could_come_asks_for_nothing_and_one_tha
     for now_s in range(20):
         assert story.at(now_s, queued=50 if now_s % 5 else 0, comes=traffic(4)).replicas == 2
     for now_s in range(20, 40):
-        story.at(now_s, queued=500, comes=traffic(4))
+        story.at(now_s, queued=2_000, comes=traffic(4))
     assert story.replicas > 2
+
+
+def test_a_queue_that_stands_asks_for_who_serves_it_in_time_and_not_for_room_for_all_of_it_at_once():
+    """A minute's work of one engine, whose tokens would fill the caches of ten."""
+    story = Story(replicas=2, slots=64, kv_tokens=20_000, costs=COSTS)
+    decision = [story.at(now_s, queued=1_000, comes=traffic(4, prompt_tokens=100)) for now_s in range(30)][-1]
+    assert decision.demand.backlog_s == pytest.approx(60, rel=0.2)
+    assert decision.needs is not None
+    assert (decision.needs.slots, decision.needs.cache) == (2, 1)
+    assert 2 <= decision.replicas <= 4
 
 
 def test_replicas_count_at_the_time_when_they_will_serve():

@@ -30,6 +30,17 @@ def test_steps_that_were_made_by_the_formula_give_its_costs_back(
         assert told == pytest.approx(right, rel=0.02)
 
 
+def test_steps_of_one_sequence_each_say_nothing_of_what_a_second_one_costs() -> None:
+    fit = StepFit()
+    for prompt_tokens in (100, 0, 0, 0, 300, 0, 0, 0):
+        fit.add(0.03 + 1e-4 * prompt_tokens, sequences=1, prompt_tokens=prompt_tokens)
+    found = fit.costs()
+    assert found is not None
+    assert found.step_s == pytest.approx(0.03, rel=0.02)
+    assert found.sequence_s < 0.001
+    assert found.prompt_token_s == pytest.approx(1e-4, rel=0.02)
+
+
 def test_many_like_steps_told_at_once_count_as_told_one_by_one() -> None:
     single, together = StepFit(), StepFit()
     for sequences in (1, 5, 20):

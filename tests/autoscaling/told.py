@@ -42,6 +42,7 @@ class Story:
     max_replicas: int = 20
     replicas: int = 0
     slots: int = 10
+    kv_tokens: int = 0
     costs: StepCosts | None = None
     startup_s: float = 0.0
     memory: Memory = field(default_factory=Memory)
@@ -59,7 +60,8 @@ class Story:
         """`busy` requests run on each replica that is not silent; a queued request has 100 tokens."""
         running = self.replicas - sum(ready_s > now_s for ready_s in self.ready_s)
         self.ready_s = [ready_s for ready_s in self.ready_s if ready_s > now_s]
-        heard = [load(str(number), busy, slots=self.slots, costs=self.costs) for number in range(running - silent)]
+        known = {"slots": self.slots, "kv_tokens": self.kv_tokens, "costs": self.costs}
+        heard = [load(str(number), busy, **known) for number in range(running - silent)]
         fleet = Fleet(
             now_s=now_s,
             replicas=(*heard, *[None] * silent),

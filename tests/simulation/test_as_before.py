@@ -56,8 +56,8 @@ def run(*, prefixes: bool, failure_s: float, kv_blocks: int) -> Run:
     ("prefixes", "failure_s", "kv_blocks", "first_s", "last_s", "queued", "found", "failures"),
     [
         (False, float("inf"), 4_096, 0.0928550198941, 4.58573500677, 0, 0, 0),
-        (True, 200.0, 4_096, 0.174077295877, 5.19859389673, 324, 1_102_604, 5),
-        (True, float("inf"), 700, 19.3441933063, 22.9373444017, 68_352, 67_453, 0),
+        (True, 200.0, 4_096, 0.154130402665, 5.10626613269, 257, 1_155_328, 5),
+        (True, float("inf"), 700, 15.7153894578, 19.354982474850, 54_684, 332_416, 0),
     ],
     ids=["plain", "prefixes and failures", "preemptions"],
 )

@@ -93,9 +93,11 @@ def erlang_wait_s(busy: float, servers: int) -> float:
     return waits * 0.005 / (servers * (1 - busy))
 
 
-@pytest.mark.parametrize("servers", [1, 3])
-def test_every_wait_is_that_of_a_queue_before_so_many_servers(servers: int) -> None:
-    at_s, ticks = queueing(4_000, 0.8, servers, even=False, seed=servers)
+@pytest.mark.parametrize(
+    ("servers", "even"), [(1, False), (1, True), (3, False), (4, False)], ids=["M/M/1", "M/D/1", "M/M/3", "M/M/4"]
+)
+def test_every_wait_is_that_of_a_queue_before_so_many_servers(servers: int, even: bool) -> None:
+    at_s, ticks = queueing(4_000, 0.8, servers, even=even, seed=servers)
     free_s, expected = [0.0] * servers, []
     for arrival_s, tick in zip(at_s, ticks, strict=True):
         begin_s = max(arrival_s, free_s[0])
