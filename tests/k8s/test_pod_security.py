@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,9 @@ def test_what_containers_write_lies_on_volumes(folder: str) -> None:
 
 @pytest.mark.prove
 @pytest.mark.skipif(shutil.which("checkov") is None, reason="checkov is not installed: pip install checkov, anywhere")
-def test_checkov_finds_nothing_that_has_no_reason(tmp_path: Path) -> None:
+def test_checkov_finds_nothing_that_has_no_reason(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     for folder in FOLDERS:
         plain = [each for each in built(folder) if not each["apiVersion"].startswith(("ray.io", "monitoring"))]
         text = yaml.safe_dump_all([*plain, *pods(folder)])
@@ -99,6 +101,9 @@ def test_checkov_finds_nothing_that_has_no_reason(tmp_path: Path) -> None:
     command += ["--skip-download", "--skip-check", ",".join(NOT_OURS)]
     said = subprocess.run(command, capture_output=True, text=True)
     results = json.loads(said.stdout)
+    record_property("checkov", results["summary"]["checkov_version"])
+    record_property("checks_passed", results["summary"]["passed"])
+    record_property("checks_excused", sorted(NOT_OURS))
     failed = {(check["check_id"], check["resource"]) for check in results["results"]["failed_checks"]}
     assert failed == set()
     assert results["summary"]["passed"] > 100
