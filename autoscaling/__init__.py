@@ -7,15 +7,22 @@ from autoscaling.capacity import Capacity
 from autoscaling.decide import decide
 from autoscaling.decision import Decision, Outlook
 from autoscaling.fleet import Fleet, ReplicaLoad
+from autoscaling.journal import NAME as JOURNAL
+from autoscaling.journal import START, Cursor, Entry
 from autoscaling.memory import Memory, Wish
-from autoscaling.serve_policy import ServePolicy
+from autoscaling.serve_policy import ENGINE_PREFIX, ServePolicy
 from autoscaling.step_costs import StepCosts, StepFit
 from autoscaling.targets import Targets
 from autoscaling.traffic import Tally, Traffic
 
 __all__ = [
+    "ENGINE_PREFIX",
+    "JOURNAL",
+    "START",
     "Capacity",
+    "Cursor",
     "Decision",
+    "Entry",
     "Fleet",
     "Memory",
     "Outlook",

@@ -2,6 +2,7 @@
 
 Serve's controller calls it about ten times a second, on its event loop, with a context for each deployment:
 "router", and "engine-<model>" for each model. An exception here would stall every application of the cluster.
+What it decides is also logged to the journal, from which routers take it (deployments/decision_watch.py).
 """
 
 import logging
@@ -9,8 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from autoscaling.decide import decide
+from autoscaling.decision import Decision
 from autoscaling.fleet import Fleet, ReplicaLoad
+from autoscaling.journal import opened
 from autoscaling.memory import Memory
+from autoscaling.serve_law import by_serve
 from autoscaling.step_costs import StepCosts
 from autoscaling.targets import Targets
 from autoscaling.traffic import Traffic
@@ -41,9 +45,11 @@ class Context(Protocol):
     target_num_replicas: int
     running_replicas: list[Any]
     raw_metrics: dict[str, dict[Any, list[Sample]]] | None
+    aggregated_metrics: dict[str, dict[Any, float | None]] | None
     capacity_adjusted_min_replicas: int
     capacity_adjusted_max_replicas: int
     policy_state: dict[str, Any]
+    config: Any
 
 
 class ServePolicy:
@@ -53,20 +59,25 @@ class ServePolicy:
     controller restarts, and `decide` then starts from the replicas present.
     """
 
-    def __init__(self, **targets: float) -> None:
-        """By the names of `Targets`; defaults are there. Raises ValueError or TypeError for what is none."""
+    def __init__(self, *, advise: bool = False, **targets: float) -> None:
+        """By the names of `Targets`; defaults are there. Raises ValueError or TypeError for what is none.
+
+        `advise`: Serve's own law acts, and what would have been decided is only told.
+        """
         self._targets = Targets(**targets)
+        self._advise = advise
+        self._journal = opened()
         self._said: set[str] = set()
 
-    def __call__(self, contexts: Mapping[Any, Context]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
+    def __call__(self, contexts: Mapping[Any, Context]) -> tuple[dict[Any, float], dict[Any, dict[str, Any]]]:
         """Targets and policy states, by the keys of `contexts`. Never raises, never blocks."""
-        targets: dict[Any, int] = {}
+        targets: dict[Any, float] = {}
         states: dict[Any, dict[str, Any]] = {}
         for key, context in contexts.items():
             targets[key], states[key] = self._answer(context, contexts)
         return targets, states
 
-    def _answer(self, context: Context, contexts: Mapping[Any, Context]) -> tuple[int, dict[str, Any]]:
+    def _answer(self, context: Context, contexts: Mapping[Any, Context]) -> tuple[float, dict[str, Any]]:
         try:
             if context.deployment_name.startswith(ENGINE_PREFIX):
                 return self._scale(context, contexts)
@@ -74,7 +85,7 @@ class ServePolicy:
             self._say_once(f"{context.deployment_name} keeps its replicas: {type(error).__name__}: {error}")
         return context.target_num_replicas, {}
 
-    def _scale(self, context: Context, contexts: Mapping[Any, Context]) -> tuple[int, dict[str, Any]]:
+    def _scale(self, context: Context, contexts: Mapping[Any, Context]) -> tuple[float, dict[str, Any]]:
         state = context.policy_state.get(STATE)
         if state is None:
             memory = Memory()
@@ -83,14 +94,26 @@ class ServePolicy:
         else:
             memory = Memory.from_json(state["memory"])
         decision, memory = decide(read_fleet(context, contexts.values()), memory, self._targets)
-        if decision.replicas != context.target_num_replicas:
-            LOGGER.info("%s: %s", context.deployment_name, decision.reason)
+        replicas: float = decision.replicas
+        if self._advise:
+            replicas = by_serve(context, _router(contexts.values()), _model(context))
+        self._tell(context, decision)
         state = {
             "decided_s": context.current_time,
-            "replicas": decision.replicas,
+            "replicas": replicas,
             "memory": memory.to_json(),
         }
-        return decision.replicas, {STATE: state}
+        return replicas, {STATE: state}
+
+    def _tell(self, context: Context, decision: Decision) -> None:
+        """To Serve's log what changes, to the journal everything. A journal that fails changes no decision."""
+        name, advice = context.deployment_name, self._advise
+        if decision.replicas != context.target_num_replicas and not advice:
+            LOGGER.info("%s: %s", name, decision.reason)
+        try:
+            self._journal.info("%s", name, extra={"deployment": name, "decision": decision, "advice": advice})
+        except Exception as error:
+            self._say_once(f"{name}'s decisions are not told: {type(error).__name__}: {error}")
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:
@@ -101,9 +124,8 @@ class ServePolicy:
 def read_fleet(context: Context, contexts: Iterable[Context]) -> Fleet:
     """One engine deployment's context, with its traffic from the routers', as `decide` wants it."""
     reports = _newest(context)
-    model = context.deployment_name.removeprefix(ENGINE_PREFIX)
-    router = next((each for each in contexts if each.deployment_name == ROUTER), None)
-    routers = [] if router is None else _of_model(_newest(router).values(), model)
+    router = _router(contexts)
+    routers = [] if router is None else _of_model(_newest(router).values(), _model(context))
     expected = 1 if router is None else max(router.target_num_replicas, len(router.running_replicas))
     return Fleet(
         now_s=context.current_time,
@@ -116,6 +138,14 @@ def read_fleet(context: Context, contexts: Iterable[Context]) -> Fleet:
         max_replicas=context.capacity_adjusted_max_replicas,
         silent_routers=max(0, expected - len(routers)),
     )
+
+
+def _model(context: Context) -> str:
+    return context.deployment_name.removeprefix(ENGINE_PREFIX)
+
+
+def _router(contexts: Iterable[Context]) -> Context | None:
+    return next((each for each in contexts if each.deployment_name == ROUTER), None)
 
 
 def _load(replica: Any, report: Mapping[str, float]) -> ReplicaLoad | None:

@@ -18,9 +18,9 @@ def build(fleet: Fleet) -> Application:
     """One application: the router, and an engine deployment for each model (sources are folders by now)."""
     sharers = engines_at_most(fleet)
     engines = {
-        model.name: ENGINE.options(name=engine_name(model.name), **engine_options(model, fleet.router)).bind(
-            model, sharers
-        )
+        model.name: ENGINE.options(
+            name=engine_name(model.name), **engine_options(model, fleet.router, fleet.scaling)
+        ).bind(model, sharers)
         for model in fleet.models
     }
     return ROUTER.options(name="router", **router_options(fleet)).bind(fleet, engines)

@@ -1,8 +1,9 @@
 """How is a fleet said to Serve: deployments, resources, and the schema that is put to its API?"""
 
+from dataclasses import asdict
 from typing import Any
 
-from deployments.fleet import Fleet, Model, RouterSettings
+from deployments.fleet import Fleet, Model, RouterSettings, Scaling
 
 APPLICATION = "headrace"
 SPARE_S = 15.0
@@ -35,7 +36,9 @@ def grace_s(router: RouterSettings) -> float:
     return router.settle_s + router.longest_stream_s + SPARE_S
 
 
-def engine_options(model: Model, router: RouterSettings, *, gpus: bool | None = None) -> dict[str, Any]:
+def engine_options(
+    model: Model, router: RouterSettings, scaling: Scaling, *, gpus: bool | None = None
+) -> dict[str, Any]:
     """Serve's options for a model's engines. `gpus`: whether they run on GPUs; None: as the vLLM installed here does.
 
     One node: one bundle with every GPU of the replica, given to the replica itself. Several nodes: a bundle for each
@@ -55,7 +58,7 @@ def engine_options(model: Model, router: RouterSettings, *, gpus: bool | None = 
         "ray_actor_options": actor,
         "placement_group_bundles": bundles,
         "placement_group_strategy": "PACK" if model.nodes > 1 else "STRICT_PACK",
-        "autoscaling_config": _scaled(model.replicas.min, model.replicas.max),
+        "autoscaling_config": _engines_scaled(model, scaling),
         "max_ongoing_requests": 1000,
         "max_constructor_retry_count": STARTS,
         "graceful_shutdown_timeout_s": grace_s(router),
@@ -90,10 +93,23 @@ def schema(fleet: Fleet) -> dict[str, Any]:
                 "args": fleet.model_dump(mode="json"),
                 "autoscaling_policy": {
                     "policy_function": "autoscaling:ServePolicy",
-                    "policy_kwargs": fleet.scaling.model_dump(),
+                    "policy_kwargs": {"advise": fleet.scaling.advise, **asdict(fleet.scaling.targets())},
                 },
             }
         ],
+    }
+
+
+def _engines_scaled(model: Model, scaling: Scaling) -> dict[str, Any]:
+    """Where our policy only advises, Serve's own look-back and delays hold."""
+    bounds = (model.replicas.min, model.replicas.max)
+    if not scaling.advise:
+        return _scaled(*bounds)
+    return {
+        "min_replicas": bounds[0],
+        "max_replicas": bounds[1],
+        "metrics_interval_s": 1,
+        "target_ongoing_requests": scaling.ongoing_requests,
     }
 
 

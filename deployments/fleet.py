@@ -195,6 +195,14 @@ class Scaling(BaseModel):
     """Share of an engine's time, slots and cache that load may take."""
     hold_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = USUAL.hold_s
     """Seconds for which the largest recent wish is kept before going down; at least as long as a start takes."""
+    advise: bool = False
+    """Only tell what would be done (`headrace scaling`), while Ray Serve's own law scales."""
+    ongoing_requests: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    """With `advise`: requests that Serve's law gives each engine (its `target_ongoing_requests`)."""
+
+    def targets(self) -> Targets:
+        """What scaling aims for."""
+        return Targets(**self.model_dump(exclude={"advise", "ongoing_requests"}))
 
 
 class ClusterSettings(BaseModel):
@@ -204,6 +212,21 @@ class ClusterSettings(BaseModel):
 
     address: Literal["local"] = "local"
     """`local` starts Ray on this machine, on loopback, for as long as the fleet runs."""
+
+
+class StoreSettings(BaseModel):
+    """Where what must be kept lies: scale decisions, so far."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    url: Annotated[str, Field(pattern=r"^(sqlite:///|postgresql\+psycopg://).+$")] | None = None
+    """`sqlite:///FILE` where all routers run on one machine, or `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`.
+    null: an SQLite file in the state folder, named as the run."""
+
+
+def sqlite_url(file: Path) -> str:
+    """URL of a store in this file."""
+    return f"sqlite:///{file}"
 
 
 class Tenant(BaseModel):
@@ -235,6 +258,7 @@ class Fleet(BaseModel):
     router: RouterSettings = RouterSettings()
     scaling: Scaling = Scaling()
     cluster: ClusterSettings = ClusterSettings()
+    store: StoreSettings = StoreSettings()
     tenants: list[Tenant] = []
     """Who may ask. Empty: anybody, without a key."""
 

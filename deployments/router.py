@@ -16,8 +16,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from autoscaling import Targets
-from deployments import tenants
+from deployments import decision_watch, tenants
+from deployments.controller import from_controller
 from deployments.declare import engine_name
 from deployments.desks import Desk
 from deployments.engine import MARK
@@ -48,12 +48,13 @@ class Router:
         self._engines = engines
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
-        self._metrics = RouterMetrics(Targets(**fleet.scaling.model_dump()))
+        self._metrics = RouterMetrics(fleet.scaling.targets())
         self._api = HttpApi(self._desks, self._metrics, fleet.router, fleet.tenants)
         self._settle_s = fleet.router.settle_s
         self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port), fleet.router.limits)
         await self._http.start()
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
+        self._looking.append(asyncio.ensure_future(self._watch_decisions(fleet.store.url)))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`: what waits and what came here, by model."""
@@ -106,6 +107,10 @@ class Router:
             except Exception as error:  # no replica yet, or one died just now: look again
                 log.debug("%s: %s", name, error)
             await asyncio.sleep(LOOK_S)
+
+    async def _watch_decisions(self, url: str | None) -> None:
+        keep = None if url is None else decision_watch.keeper(url)
+        await decision_watch.watch(from_controller, keep, self._metrics.scaling.decided, log.warning)
 
     def _join(self, lane: Lane, facts: dict[str, Any]) -> None:
         log.info("%s: replica %s at %s", lane.model, facts["replica"], facts["address"])

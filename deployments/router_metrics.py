@@ -12,6 +12,7 @@ from autoscaling import Tally, Targets, Traffic
 from deployments import tenant_metrics
 from deployments.lane import Lane
 from deployments.replica import Replica
+from deployments.scaling_metrics import ScalingMetrics
 from deployments.sender import ANYBODY, Sender
 from deployments.tenant_metrics import Outcomes
 
@@ -43,6 +44,8 @@ class RouterMetrics:
         )
         self.outcomes = Outcomes(registry)
         """The same by tenant and tier, refused ones among them."""
+        self.scaling = ScalingMetrics(registry)
+        """What Serve's controller decided."""
         self._refusals = Counter("headrace_refusals", "Requests refused, by status", ["status"], registry=registry)
         self._open = Gauge("headrace_open_requests", "Requests being answered", ["model"], registry=registry)
         self._missed = Counter(

@@ -67,6 +67,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     ask: Annotated[str | None, typer.Option(metavar="QUESTION", help="Ask this when ready.")] = None,
     once: Annotated[bool, typer.Option("--once", help="With --ask: stop clean after the answer.")] = False,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Leave scaling to Ray Serve, only tell what we would do.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Go on in the background once ready.")] = False,
     key: Key = None,
     name: Name = "default",
@@ -76,11 +79,23 @@ def serve(
     \b
     headrace serve fleet.yaml
     headrace serve smollm2 --ask "Who wrote Hamlet?" --once
+    headrace serve fleet.yaml --advise
     headrace serve tiny --port 8001 --name second -- --max-model-len 1024
     """
     from headrace.serve import serve
 
-    serve(what, context.args, port=port, host=host, question=ask, once=once, detach=detach, key=key, name=name)
+    serve(
+        what,
+        context.args,
+        port=port,
+        host=host,
+        question=ask,
+        once=once,
+        advise=advise,
+        detach=detach,
+        key=key,
+        name=name,
+    )
 
 
 @app.command()
@@ -190,6 +205,29 @@ def status(
     from headrace.status import status
 
     status(name, watch=watch)
+
+
+@app.command()
+def scaling(
+    model: Annotated[str | None, typer.Argument(help="One model of the run (all of them).")] = None,
+    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 90s, 30m, 1h, 2d.")] = "1h",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: every decision that was stored.")] = False,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.html", help="Write a page with plots.")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store of a fleet that names its own (`store.url`).")
+    ] = None,
+    name: Name = "default",
+) -> None:
+    """Show how many replicas were wanted, and which numbers were behind it. Works after the run too.
+
+    \b
+    headrace scaling
+    headrace scaling smollm2 --since 1d --plot scaling.html
+    headrace scaling --json --name second
+    """
+    from headrace.scaling import Options, command
+
+    command(Options(model=model, since=since, store=store, run=name), as_json=json, plot=plot)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from deployments.fleet import Fleet
 from headrace import diagnosis
 from headrace.checks import check_hardware, check_port
 from headrace.cluster_head import Head, head
-from headrace.driver import fetched
+from headrace.driver import fetched, stored
 from headrace.failure import Failure, bad_input
 from headrace.fetching import MADE_HERE
 from headrace.fitting import settled
@@ -110,7 +110,7 @@ def _placed(fleet: Fleet, where: Head, steps: Steps) -> Fleet:
     """The fleet as the cluster's nodes will read it: on this machine with sources as folders, checked."""
     if where.run is not None:
         hardware = machine()
-        fleet = settled(fetched(fleet, steps), hardware)
+        fleet = stored(settled(fetched(fleet, steps), hardware), where.run.name)
         check_hardware(fleet, hardware)
         return fleet
     for model in fleet.models:

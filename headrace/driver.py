@@ -16,14 +16,14 @@ from cluster.inventory import machine
 from cluster.processes import identify
 from cluster.runs import Run
 from deployments import declare
-from deployments.fleet import Fleet
+from deployments.fleet import Fleet, StoreSettings, sqlite_url
 from headrace import ask, diagnosis, leftovers
 from headrace.checks import check_hardware, check_port
 from headrace.failure import Failure
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
-from headrace.folders import run_folder, runs_folder
+from headrace.folders import run_folder, runs_folder, store_file
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
@@ -59,7 +59,7 @@ def serve(wish: Wish, steps: Steps) -> None:
             with _recorded(wish) as run:
                 check_port(wish.fleet.router)
                 hardware = machine()
-                fleet = settled(fetched(wish.fleet, steps), hardware)
+                fleet = stored(settled(fetched(wish.fleet, steps), hardware), wish.name)
                 check_hardware(fleet, hardware)
                 with local_ray(run, fleet, hardware, steps) as live:
                     _deploy(live, fleet, steps)
@@ -105,6 +105,13 @@ def fetched(fleet: Fleet, steps: Steps) -> Fleet:
         steps.say(f"✓ {model.name} is here: {folder}")
         models.append(model.model_copy(update={"source": str(folder.absolute())}))
     return fleet.model_copy(update={"models": models})
+
+
+def stored(fleet: Fleet, name: str) -> Fleet:
+    """The fleet with a store, by default one that its run's name finds again."""
+    if fleet.store.url is not None:
+        return fleet
+    return fleet.model_copy(update={"store": StoreSettings(url=sqlite_url(store_file(name)))})
 
 
 def _deploy(live: Live, fleet: Fleet, steps: Steps) -> None:

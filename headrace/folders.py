@@ -25,6 +25,11 @@ def logs_folder() -> Path:
     return state_folder() / "logs"
 
 
+def store_file(run: str) -> Path:
+    """What outlives a run of this name: the store of a fleet that names none."""
+    return state_folder() / "stores" / f"{run}.sqlite"
+
+
 def artefacts_folder() -> Path:
     """Compressed checkpoints: $HEADRACE_ARTEFACTS, or where this system keeps a user's data."""
     given = os.environ.get("HEADRACE_ARTEFACTS")

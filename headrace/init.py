@@ -52,6 +52,11 @@ scaling:
   attainment: 0.99           # share of requests that should meet both
   target_utilization: 0.8    # share of an engine's time, slots and cache that load may take
   hold_s: 60                 # seconds for which the largest recent need is kept
+  advise: false              # true: Ray Serve's own law scales, ours is only told (`headrace scaling`)
+  ongoing_requests: 2        # with advise: requests that Serve's law gives each engine
+
+store:                       # scale decisions
+  url: null                  # null: an SQLite file in the state folder; or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE
 
 cluster:
   address: local             # starts Ray on this machine, on loopback, while the fleet runs

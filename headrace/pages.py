@@ -19,10 +19,10 @@ def environment() -> Environment:
     )
 
 
-def write_page(html: str, path: Path) -> Path:
-    """Where --html asked for it. Raises Failure."""
+def write_page(html: str, path: Path, *, option: str = "--html") -> Path:
+    """Where an option asked for it. Raises Failure."""
     try:
         write_whole(path, html)
     except OSError as error:
-        raise bad_input(f"--html: {path}: {(error.strerror or str(error)).lower()}") from None
+        raise bad_input(f"{option}: {path}: {(error.strerror or str(error)).lower()}") from None
     return path

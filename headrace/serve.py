@@ -28,6 +28,7 @@ def serve(
     host: str | None,
     question: str | None,
     once: bool,
+    advise: bool,
     detach: bool,
     key: str | None,
     name: str,
@@ -39,7 +40,7 @@ def serve(
         raise bad_input("--once ends after the answer, --detach goes on: take one of them")
     if not RUN_NAME.fullmatch(name):
         raise bad_input(f"--name: should be letters, digits, '.', '_' and '-', got {name!r}")
-    fleet = fleet_for(what, engine, port=port, host=host)
+    fleet = fleet_for(what, engine, port=port, host=host, advise=advise)
     key = key_for(fleet, key, asks=question is not None)
     steps = Steps(Console(highlight=False))
     if detach:
@@ -54,7 +55,9 @@ def serve(
         drive(Wish(fleet=fleet, name=name, question=question, once=once, key=key), steps)
 
 
-def fleet_for(what: str | None, engine: list[str], *, port: int | None, host: str | None) -> Fleet:
+def fleet_for(
+    what: str | None, engine: list[str], *, port: int | None, host: str | None, advise: bool = False
+) -> Fleet:
     """The fleet that the command line means. Raises Failure."""
     try:
         if what is None or what.endswith((".yaml", ".yml")):
@@ -64,7 +67,7 @@ def fleet_for(what: str | None, engine: list[str], *, port: int | None, host: st
         else:
             fleet = validate(_one_model(what, engine))
         engine_arguments.check(fleet)
-        return _listening(fleet, port=port, host=host)
+        return _advised(_listening(fleet, port=port, host=host), advise)
     except FileError as error:
         raise bad_input(str(error)) from None
 
@@ -107,3 +110,7 @@ def _one_model(source: str, engine: list[str]) -> dict[str, Any]:
 def _listening(fleet: Fleet, *, port: int | None, host: str | None) -> Fleet:
     given = {key: value for key, value in (("port", port), ("host", host)) if value is not None}
     return fleet.model_copy(update={"router": fleet.router.model_copy(update=given)})
+
+
+def _advised(fleet: Fleet, advise: bool) -> Fleet:
+    return fleet.model_copy(update={"scaling": fleet.scaling.model_copy(update={"advise": True})}) if advise else fleet

@@ -82,7 +82,7 @@ def case(options: Options) -> Case:
         notes.append(f"{model.name} always has {model.replicas.max} replicas: `replicas` in the fleet file bounds them")
     if "calibration" not in known.origin:
         notes.append(f"times by {known.origin}, not measured: `headrace calibrate` measures them there")
-    targets = Targets(**fleet.scaling.model_dump())
+    targets = fleet.scaling.targets()
     return Case(model=model, place=place, fit=held, speeds=known, setup=setup, targets=targets, notes=tuple(notes))
 
 

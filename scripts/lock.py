@@ -46,7 +46,7 @@ def resolve() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        command += ["--report", str(report), ".[cpu,gpu,compress]", *CHOSEN]
+        command += ["--report", str(report), ".[cpu,gpu,compress,postgres]", *CHOSEN]
         command += [argument for group in groups for argument in ("--group", group)]
         subprocess.run(command, cwd=ROOT, check=True)
         return json.loads(report.read_text())

@@ -127,7 +127,7 @@ def serve_config(fleet: Fleet, place: Place) -> dict[str, Any]:
 
 
 def _engine(model: Model, fleet: Fleet, place: Place) -> dict[str, Any]:
-    options = declare.engine_options(model, fleet.router, gpus=place.gpus)
+    options = declare.engine_options(model, fleet.router, fleet.scaling, gpus=place.gpus)
     return {
         "name": declare.engine_name(model.name),
         "ray_actor_options": options["ray_actor_options"],

@@ -3,10 +3,12 @@
 import inspect
 
 import pytest
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
+from autoscaling import ServePolicy
 from deployments import declare
-from deployments.fleet import Fleet, Model, Replicas, RouterSettings
+from deployments.fleet import Fleet, Model, Replicas, RouterSettings, Scaling
 
 FLEET = Fleet(
     models=[
@@ -31,14 +33,14 @@ def test_the_schema_is_one_that_serve_takes_and_carries_the_whole_fleet() -> Non
 
 
 def test_a_cpu_replica_is_one_bundle_with_a_cpu_for_each_rank() -> None:
-    options = declare.engine_options(FLEET.models[1], FLEET.router)
+    options = declare.engine_options(FLEET.models[1], FLEET.router, FLEET.scaling)
     assert options["placement_group_bundles"] == [{"CPU": 4}]
     assert options["ray_actor_options"] == {"num_cpus": 4, "num_gpus": 0}
 
 
 @pytest.mark.usefixtures("on_gpus")
 def test_a_gpu_replica_on_one_node_holds_all_its_gpus_itself() -> None:
-    options = declare.engine_options(FLEET.models[1], FLEET.router)
+    options = declare.engine_options(FLEET.models[1], FLEET.router, FLEET.scaling)
     assert options["placement_group_bundles"] == [{"CPU": 4, "GPU": 4}]
     assert options["placement_group_strategy"] == "STRICT_PACK"
     assert options["ray_actor_options"] == {"num_cpus": 4, "num_gpus": 4}
@@ -46,22 +48,38 @@ def test_a_gpu_replica_on_one_node_holds_all_its_gpus_itself() -> None:
 
 @pytest.mark.usefixtures("on_gpus")
 def test_over_several_nodes_each_rank_has_a_bundle_and_the_replica_no_gpu() -> None:
-    options = declare.engine_options(FLEET.models[1].model_copy(update={"nodes": 2}), FLEET.router)
+    options = declare.engine_options(FLEET.models[1].model_copy(update={"nodes": 2}), FLEET.router, FLEET.scaling)
     assert options["placement_group_bundles"] == [{"CPU": 1, "GPU": 1}] * 4
     assert options["ray_actor_options"] == {"num_cpus": 1, "num_gpus": 0}
 
 
 def test_every_deployment_reports_to_the_policy_and_leaves_hysteresis_to_it() -> None:
-    every = [declare.router_options(FLEET), *(declare.engine_options(model, FLEET.router) for model in FLEET.models)]
+    every = [
+        declare.router_options(FLEET),
+        *(declare.engine_options(model, FLEET.router, FLEET.scaling) for model in FLEET.models),
+    ]
     for options in every:
         scaling = options["autoscaling_config"]
         assert (scaling["upscale_delay_s"], scaling["downscale_delay_s"]) == (0, 0)
     assert [options["autoscaling_config"]["max_replicas"] for options in every] == [1, 1, 3]
 
 
+def test_where_the_policy_only_advises_engines_follow_serve_s_own_settings() -> None:
+    scaling = Scaling(advise=True, ongoing_requests=7, ttft_s=0.5)
+    options = declare.engine_options(FLEET.models[1], FLEET.router, scaling)["autoscaling_config"]
+    with pytest.warns(DeprecationWarning, match="metrics_interval_s"):  # it still is the one that works
+        config = AutoscalingConfig.model_validate(options)
+    assert (config.min_replicas, config.max_replicas, config.get_target_ongoing_requests()) == (1, 3, 7)
+    assert (config.upscale_delay_s, config.downscale_delay_s) == (30, 600)
+    (application,) = declare.schema(FLEET.model_copy(update={"scaling": scaling}))["applications"]
+    told = application["autoscaling_policy"]["policy_kwargs"]
+    assert (told["advise"], told["ttft_s"], "ongoing_requests" in told) == (True, 0.5, False)
+    ServePolicy(**told)
+
+
 def test_a_replica_that_is_stopped_outlives_the_longest_stream_and_a_router_its_successor_s_start() -> None:
     patient = RouterSettings(longest_stream_s=1200, settle_s=30)
-    options = declare.engine_options(FLEET.models[0], patient)
+    options = declare.engine_options(FLEET.models[0], patient, FLEET.scaling)
     assert options["graceful_shutdown_timeout_s"] > 1230
     routers = declare.router_options(FLEET.model_copy(update={"router": patient}))
     assert routers["graceful_shutdown_timeout_s"] == options["graceful_shutdown_timeout_s"]

@@ -12,7 +12,20 @@ import pytest
 
 from headrace import cli
 
-COMMANDS = ("serve", "stop", "status", "chat", "fetch", "compress", "plan", "calibrate", "init", "doctor", "k8s")
+COMMANDS = (
+    "serve",
+    "stop",
+    "status",
+    "scaling",
+    "chat",
+    "fetch",
+    "compress",
+    "plan",
+    "calibrate",
+    "init",
+    "doctor",
+    "k8s",
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ def test_help_loads_neither_ray_nor_torch_nor_pydantic(headrace: Typing) -> None
         (("serve", "tiny", "--name", "a/b"), "--name: should be letters"),
         (("serve", "tiny", "--host", "203.0.113.9"), "router.host: can't listen on 203.0.113.9"),
         (("serve", "tiny", "--host", "no such host"), "router.host: 'no such host' is no address"),
+        (("scaling", "--since", "soon"), "--since: should be like 90s, 30m, 1h or 2d, got 'soon'"),
         (("nonsense",), "No such command 'nonsense'"),
         (("init", "no/such/folder.yaml"), "no/such/folder.yaml: no such file or directory"),
     ],

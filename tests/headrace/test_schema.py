@@ -55,7 +55,7 @@ def test_the_example_is_what_init_writes_and_it_loads() -> None:
 def test_the_example_shows_every_setting_with_its_default() -> None:
     fleet = load(ROOT / "examples" / "fleet.yaml")
     defaults = Fleet.model_validate({"models": [{"name": "a", "source": "b"}]})
-    for part in ("router", "scaling", "cluster"):
+    for part in ("router", "scaling", "store", "cluster"):
         assert getattr(fleet, part) == getattr(defaults, part)
         assert getattr(fleet, part).model_fields_set == set(type(getattr(fleet, part)).model_fields)
     assert fleet.models[0].model_fields_set | {"nodes"} == set(type(fleet.models[0]).model_fields)

@@ -40,3 +40,14 @@ def test_a_wrong_file_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="models: should be a valid list") as refused:
         fleet_for(str(tmp_path / "f.yml"), [], port=None, host=None)
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "written", "advises"), [(True, "", True), (False, "", False), (False, "advise: true", True)]
+)
+def test_advice_is_asked_for_by_an_option_or_in_the_file(
+    typed: bool, written: str, advises: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "f.yaml").write_text(f"models: [{{name: a, source: tiny}}]\nscaling: {{{written}}}\n")
+    fleet = fleet_for(str(tmp_path / "f.yaml"), [], port=None, host=None, advise=typed)
+    assert fleet.scaling.advise == advises

@@ -1,0 +1,54 @@
+"""How do decisions get from the journal into a router's metrics and into the store?
+
+Each router reads for itself, so that no router's end loses anything; the store knows what it has.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+
+from autoscaling import START, Cursor, Entry
+
+LOOK_S = 1.0
+"""Seconds between two looks into the journal."""
+ANSWER_S = 5.0
+"""Patience with whoever holds it."""
+UNSTORED = 1000
+"""Entries that wait for a store that fails; beyond, the oldest are lost."""
+
+Ask = Callable[[Cursor], Awaitable[tuple[Cursor, list[Entry]]]]
+Keep = Callable[[Sequence[Entry]], None]
+
+
+def keeper(url: str) -> Keep:
+    """Writes to a store that is loaded and opened with the first entries: a router does not wait for it to start."""
+
+    @cache
+    def opened():
+        from deployments.store import Store
+
+        return Store(url)
+
+    return lambda entries: opened().add_decisions(entries)
+
+
+async def watch(
+    ask: Ask, keep: Keep | None, tell: Callable[[Sequence[Entry]], None], log: Callable[[str], None]
+) -> None:
+    """Goes on until it is cancelled. `keep` may block, and is None where nothing is stored. Says a failure once."""
+    cursor, unstored, said = START, deque[Entry](maxlen=UNSTORED), ""
+    while True:
+        try:
+            cursor, fresh = await asyncio.wait_for(ask(cursor), ANSWER_S)
+            tell(fresh)
+            unstored.extend(fresh)
+            if keep is not None and unstored:
+                await asyncio.to_thread(keep, list(unstored))
+            unstored.clear()
+            said = ""
+        except Exception as error:
+            if (failed := f"scale decisions are not stored now: {type(error).__name__}: {error}") != said:
+                log(failed)
+                said = failed
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,147 @@
+"""Where is kept what must outlive the processes of a fleet, and how is it written and read?
+
+SQLite or PostgreSQL through SQLAlchemy. The tables' history is in deployments/migrations; opening a store brings it
+up to date, one opener at a time. Blocking: on an event loop, call from a thread.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from filelock import FileLock
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from autoscaling import Entry
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+PATIENCE_S = 10.0
+"""With others who write to the same file, or who don't answer."""
+KEPT_S = 14 * 24 * 3600.0
+KEPT_ROWS = 50_000
+"""Decisions that are older than the newest by more, or beyond so many, are dropped: some 50 MB at most."""
+
+TABLES = MetaData()
+DECISIONS = Table(
+    "decisions",
+    TABLES,
+    Column("deployment", String(200), primary_key=True),
+    Column("at_s", Double, primary_key=True),
+    Column("wanted", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("starting", Integer, nullable=False),
+    Column("advice", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("numbers", JSON, nullable=False),
+    Column("one_fewer", JSON(none_as_null=True)),
+    Index("decisions_at_s", "at_s"),
+)
+INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class StoreError(RuntimeError):
+    """The store can't be opened, read or written; the text says which, without its password."""
+
+
+class Store:
+    """One store, up to date."""
+
+    def __init__(self, url: str) -> None:
+        """Makes what is missing: file, tables. Raises StoreError."""
+        self._engine = _engine(url)
+        with self._failing("opened"), _alone(self._engine) as connection:
+            _migrate(connection)
+
+    def add_decisions(self, entries: Sequence[Entry]) -> None:
+        """Keeps those that are not there yet, and drops the oldest beyond the bounds. Raises StoreError."""
+        if not entries:
+            return
+        insert = INSERTS[self._engine.dialect.name](DECISIONS).on_conflict_do_nothing()
+        with self._failing("written"), self._engine.begin() as connection:
+            connection.execute(insert, [dict(entry) for entry in entries])
+            _trim(connection)
+
+    def decisions(self, *, since_s: float, deployment: str | None = None) -> list[Entry]:
+        """What was decided since then, oldest first. Raises StoreError."""
+        asked = select(DECISIONS).where(DECISIONS.c.at_s >= since_s)
+        if deployment is not None:
+            asked = asked.where(DECISIONS.c.deployment == deployment)
+        with self._failing("read"), self._engine.connect() as connection:
+            rows = connection.execute(asked.order_by(DECISIONS.c.at_s, DECISIONS.c.deployment)).mappings()
+            return [cast(Entry, dict(row)) for row in rows]
+
+    def close(self) -> None:
+        """Lets go of its connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _failing(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, CommandError, OSError) as error:
+            said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            shown = self._engine.url.render_as_string(hide_password=True)
+            raise StoreError(f"{shown} can't be {done}: {said}") from error
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    patience: dict[str, Any] = {"timeout": PATIENCE_S} if parsed.get_backend_name() == "sqlite" else {}
+    if not patience:
+        patience = {"connect_timeout": int(PATIENCE_S)}
+    try:
+        return create_engine(parsed, connect_args=patience, pool_pre_ping=True)
+    except ImportError as error:
+        raise StoreError(f"PostgreSQL needs its driver, psycopg (the extra `postgres`): {error}") from error
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    """A transaction while which nobody else migrates."""
+    file = engine.url.database
+    if engine.dialect.name == "sqlite" and file is not None:
+        Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock", timeout=PATIENCE_S), engine.begin() as connection:
+            yield connection
+        return
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('headrace'))"))
+        yield connection
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _trim(connection: Connection) -> None:
+    newest = select(func.max(DECISIONS.c.at_s)).scalar_subquery()
+    connection.execute(delete(DECISIONS).where(DECISIONS.c.at_s < newest - KEPT_S))
+    beyond = select(DECISIONS.c.at_s).order_by(DECISIONS.c.at_s.desc()).offset(KEPT_ROWS).limit(1).scalar_subquery()
+    connection.execute(delete(DECISIONS).where(DECISIONS.c.at_s <= beyond))
