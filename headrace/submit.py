@@ -1,4 +1,4 @@
-"""What does `headrace submit` do: a command becomes a Ray job on a cluster; what it prints is shown here."""
+"""How does a command become a Ray job on a cluster, and what does `headrace submit` show of it?"""
 
 import asyncio
 import logging

@@ -84,7 +84,12 @@ def _replicas() -> list[dict[str, Any]]:
     held, free = (f"max by (replica) (headrace_replica_kv_{name}tokens{{{ONE}}})" for name in ("", "free_"))
     serving = f"max by (model, replica) (headrace_replica_draining{{{ONE}}}) == 0"
     return [
-        _panel("Replicas that take requests", "short", ("{{model}}", f"count by (model) ({serving})")),
+        _panel(
+            "Replicas",
+            "short",
+            ("{{model}} take requests", f"count by (model) ({serving})"),
+            ("{{model}} wanted", f"max by (model) (headrace_wanted_replicas{{{ONE}}})"),
+        ),
         _panel(
             "Requests in engines",
             "short",

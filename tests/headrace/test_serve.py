@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from deployments.fleet import StoreSettings
+from headrace.driver import stored
 from headrace.failure import Failure
 from headrace.serve import fleet_for, model_name
 
@@ -51,3 +53,13 @@ def test_advice_is_asked_for_by_an_option_or_in_the_file(
     (tmp_path / "f.yaml").write_text(f"models: [{{name: a, source: tiny}}]\nscaling: {{{written}}}\n")
     fleet = fleet_for(str(tmp_path / "f.yaml"), [], port=None, host=None, advise=typed)
     assert fleet.scaling.advise == advises
+
+
+def test_a_fleet_without_a_store_gets_that_of_its_run_s_name_whoever_deploys_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path))
+    fleet = fleet_for("tiny", [], port=None, host=None)
+    assert stored(fleet, "second").store.url == f"sqlite:///{tmp_path}/stores/second.sqlite"
+    own = fleet.model_copy(update={"store": StoreSettings(url="postgresql+psycopg://host/headrace")})
+    assert stored(own, "second") == own

@@ -18,6 +18,7 @@ from autoscaling import Targets
 from deployments.fleet import Scaling
 from deployments.manifests import alerts
 from deployments.router_metrics import RouterMetrics
+from tests.deployments.decision_entries import entry
 from tests.deployments.lane_ends import Engine, make_door, turn
 from tests.k8s.built import K8S, every, one, pods
 
@@ -65,6 +66,7 @@ async def exported() -> dict[str, set[str]]:
     metered.end("ok")
     metrics.watch("m", 10).end("failed")
     metrics.refused(429)
+    metrics.scaling.decided([entry(1.0, 2)])
     families = text_string_to_metric_families(metrics.text([door.lane]).decode())
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
