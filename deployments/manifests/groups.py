@@ -46,7 +46,7 @@ def _routers(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
         pods.probe("/ready", SERVE, seconds=2, times=2),
         drain_s=drain_s(router),
         ports=[_port(SERVE, router.port), _port("metrics", METRICS)],
-        resources=pods.resources(cpu=2, memory_gib=6),
+        resources=pods.resources(cpu=2, memory_gib=6) if place.gpus else pods.resources(cpu=1, memory_gib=4),
     )
     spread = {
         "maxSkew": 1,

@@ -34,7 +34,7 @@ MODELS = {"name": "models", "mountPath": CACHE}
 RAYLET = "/api/local_raylet_healthz"
 
 
-def resources(*, cpu: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
+def resources(*, cpu: int | str, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
     """As much as is asked for and no more: a pod that gets less than an engine counts on is slow or killed."""
     amount = {"cpu": str(cpu), "memory": f"{memory_gib}Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     return {"requests": amount, "limits": amount}

@@ -67,7 +67,7 @@ def cluster(head: dict[str, Any]) -> dict[str, Any]:
             "securityContext": pods.SECURITY,
             "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}],
             "volumeMounts": pods.TEMPORARY,
-            "resources": pods.resources(cpu=1, memory_gib=1),
+            "resources": pods.resources(cpu="500m", memory_gib=1),
         },
         "headGroupSpec": head,
     }

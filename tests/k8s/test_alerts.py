@@ -12,12 +12,6 @@ import yaml
 
 from tests.k8s.built import one
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus"
-    ),
-]
 REPLICA = 'model="m",replica="a"'
 UP = {'up{job="headrace/headrace-routers"}': "1x480"}
 """Eight hours, a sample a minute: more than the longest look back."""
