@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +37,8 @@ NAME = "tiny"
 LINKS = 8
 """To the engine while links are cut: a new one is not heard on at once."""
 FOR_EVER = 10**9
+MOST_SAID = 1 << 12
+"""Ids that are remembered: more than an answer has, and no more, as this process is looked at for leaks too."""
 
 
 class Links:
@@ -46,14 +49,15 @@ class Links:
         self._keys = told["keys"][0].encode(), told["keys"][1].encode()
         self._every_tokens = FOR_EVER
         self._since_cut = self._joined = 0
-        self._said: list[int] = []
+        self._said: deque[int] = deque(maxlen=MOST_SAID)
         self._join()
 
     async def answer(self, path: str, send: Send) -> None:
         """Cuts after so many tokens from now on, 0: never; tells the ids that came since the last time."""
         self._every_tokens = int(path.removeprefix("/cut/")) or FOR_EVER
-        body = json.dumps({"ids": self._said, "continuations": self._lane.continuations}).encode()
-        self._said, self._since_cut = [], 0
+        body = json.dumps({"ids": list(self._said), "continuations": self._lane.continuations}).encode()
+        self._said.clear()
+        self._since_cut = 0
         while len(self._lane.replicas) < LINKS:
             self._join()
         while not all(replica.heard for replica in self._lane.replicas.values()):
