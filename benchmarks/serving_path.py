@@ -40,7 +40,7 @@ PEERS: dict[str, Start] = {
 }
 OURS = "headrace"
 SYSTEMS = (*PEERS, OURS)
-MANY, FEW = Requests(at_least=48, per_stream=8), Requests(at_least=4, per_stream=2)
+MANY, FEW = Requests(at_least=48, per_stream=8), Requests(at_least=2, per_stream=1)
 """Of the tiny model, whose tokens cost little, and of all others."""
 SETTINGS = {
     "engine_arguments": ENGINE,
