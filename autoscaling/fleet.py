@@ -67,9 +67,10 @@ class Fleet:
     """The loads of the replicas that are not silent."""
 
     def __post_init__(self) -> None:
-        for name in ("starting", "queued_requests", "queued_tokens", "min_replicas", "silent_routers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if min(self.starting, self.queued_requests, self.queued_tokens, self.min_replicas, self.silent_routers) < 0:
+            for name in ("starting", "queued_requests", "queued_tokens", "min_replicas", "silent_routers"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas must be >= min_replicas {self.min_replicas}, got {self.max_replicas}")
         object.__setattr__(self, "heard", tuple([load for load in self.replicas if load is not None]))

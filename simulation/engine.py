@@ -258,7 +258,7 @@ class Engine:
             sequence.last_token_s = self.now_s
             del self._running[sequence]
         self._leaving += done
-        if self.planned_s == inf:
+        if done and self.planned_s == inf:
             self._release()
         return done
 
@@ -272,6 +272,8 @@ class Engine:
             self._preempt()
             preempted = True
         self._take(due)
+        if self._unread is None and not self._waiting and not preempted:
+            return
         budget = self._settings.batched_tokens - self._decodes.count
         if (unread := self._unread) is not None and budget:
             tokens = self._schedule(unread, budget)
