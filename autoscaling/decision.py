@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from autoscaling.capacity import Capacity
@@ -92,7 +92,7 @@ class Decision:
         return "; ".join([f"{self.present} -> {self.replicas} replicas", *self._asked(), *self._why()])
 
     def to_json(self) -> dict[str, Any]:
-        """What is kept of it, as values that json can write."""
+        """What is kept of it, as values that json can write: None for what is not finite."""
         expected, fewer = self.expected, self.one_fewer
         return {
             "at_s": self.fleet.now_s,
@@ -100,7 +100,7 @@ class Decision:
             "present": self.present,
             "wish": self.wish,
             "needs": self.needs and asdict(self.needs),
-            "demand": asdict(self.demand),
+            "demand": _finite(asdict(self.demand)),
             "correction": self.memory.correction,
             "startup_s": self.memory.started_s,
             "expected": expected and _finite(asdict(expected)),
@@ -161,4 +161,4 @@ def _words(fewer: Outlook) -> str:
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value == inf else value for name, value in values.items()}
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}

@@ -106,6 +106,18 @@ def test_advice_is_only_told_while_serve_s_own_law_acts():
     assert entries[-1]["wanted"] == 3, "ours keeps what was wanted a moment ago"
 
 
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf")])
+def test_numbers_that_no_database_takes_are_told_as_unknown(nonsense: float):
+    application = Application(ENGINE)
+    application.queue(5.0)
+    (numbers,) = application.reports.values()
+    numbers |= {"short_tokens.tiny": nonsense, "long_tokens.tiny": nonsense}
+    application.tick()
+    _, (entry,) = read()
+    assert entry["numbers"]["demand"]["prompt_tokens_per_s"] is None
+    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
+
+
 @pytest.mark.parametrize(("delay_s", "replicas"), [(0, 5), (3_600, 1)])
 def test_serve_s_own_delays_hold_while_ours_only_advises_but_for_the_first_replica(delay_s: float, replicas: int):
     application = Application(ENGINE, advise=True, target_ongoing_requests=2, upscale_delay_s=delay_s)
