@@ -17,7 +17,8 @@ ROUTERS = "routers"
 
 def worker_groups(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> list[dict[str, Any]]:
     """KubeRay's worker groups. `fetched`: by model, what is fetched for it; nothing for those that lie there."""
-    sizes = sorted({ranks_on_a_node(model) for model in fleet.models})
+    # In the fleet's order: KubeRay adds a group to a running cluster only at the end.
+    sizes = dict.fromkeys(ranks_on_a_node(model) for model in fleet.models)
     return [_routers(fleet, place, fetched), *(_engines(fleet, place, size, fetched) for size in sizes)]
 
 

@@ -33,8 +33,8 @@ IDLE_S = 300
 def base() -> dict[str, Any]:
     """The RayService without its fleet.
 
-    `upgradeStrategy: None`: a change of serveConfigV2 and new groups at the end are applied to the running cluster; no
-    other change starts a second one, which would want as many GPUs again.
+    `upgradeStrategy: None`: a change of serveConfigV2 is applied to the running cluster, and so are groups that are new
+    at the end while all else is as it was; no other change starts a second one, which would want as many GPUs again.
     """
     return {
         "apiVersion": "ray.io/v1",
