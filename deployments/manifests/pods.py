@@ -113,7 +113,7 @@ def probe(path: str, port: int | str, *, seconds: int, times: int) -> dict[str, 
 
 
 def alive(path: str, port: int) -> dict[str, Any]:
-    """Probes of a Ray node. KubeRay would add its own, which call wget and, on workers, ask Serve's proxy."""
+    """Probes of a Ray node. KubeRay would add its own, which on workers call wget and ask Serve's proxy."""
     return {
         "startupProbe": probe(path, port, seconds=5, times=60),
         "livenessProbe": probe(path, port, seconds=10, times=12),
