@@ -28,7 +28,7 @@ COPY routing routing
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt pip; \
     if [ "$VARIANT" = cpu ]; then export PIP_EXTRA_INDEX_URL="$TORCH_INDEX"; fi; \
-    pip install --constraint constraints.txt --group fetch ".[$VARIANT${EXTRA:+,$EXTRA}]"; \
+    pip install --constraint constraints.txt --group fetch ".[$VARIANT,postgres${EXTRA:+,$EXTRA}]"; \
     if [ "$VARIANT" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
 # What can't be installed with what it asks for: pyproject.toml says why.
 RUN --mount=type=cache,target=/root/.cache/pip \

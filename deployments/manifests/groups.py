@@ -46,6 +46,7 @@ def _routers(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
     container = pods.worker(
         pods.probe("/ready", SERVE, seconds=2, times=2),
         drain_s=drain_s(router),
+        env=[pods.store_password()] if fleet.store.url else (),
         ports=[_port(SERVE, router.port), _port("metrics", METRICS)],
         resources=pods.resources(cpu=2, memory_gib=6) if place.gpus else pods.resources(cpu=1, memory_gib=4),
     )

@@ -19,6 +19,8 @@ CACHE = "/var/cache/headrace"
 MODELS_CLAIM = "headrace-models"
 HUB_SECRET = "headrace-hub"
 """Its `token` is given to what fetches models; without the Secret there is none."""
+STORE_SECRET = "headrace-store"
+"""Its `password` is that of the store's user; without the Secret there is none."""
 ENVIRONMENT = "headrace-environment"
 
 SERVE = "serve"

@@ -15,6 +15,7 @@ from deployments.manifests.names import (
     NODE_MANAGER,
     OBJECT_MANAGER,
     RUNTIME_ENV_AGENT,
+    STORE_SECRET,
     labels,
 )
 from deployments.manifests.places import Place
@@ -120,12 +121,20 @@ def alive(path: str, port: int) -> dict[str, Any]:
     }
 
 
-def worker(ready: dict[str, Any], *, drain_s: int, **more: Any) -> dict[str, Any]:
+def store_password() -> dict[str, Any]:
+    """For routers that keep decisions in a database; its driver reads it there."""
+    return {
+        "name": "PGPASSWORD",
+        "valueFrom": {"secretKeyRef": {"name": STORE_SECRET, "key": "password", "optional": True}},
+    }
+
+
+def worker(ready: dict[str, Any], *, drain_s: int, env: Sequence[dict[str, Any]] = (), **more: Any) -> dict[str, Any]:
     """The container of a worker."""
     return container(
         "ray-worker",
         # Models are local by now; engines need nothing from outside.
-        env=[{"name": "HF_HUB_OFFLINE", "value": "1"}],
+        env=[{"name": "HF_HUB_OFFLINE", "value": "1"}, *env],
         volumeMounts=[*TEMPORARY, MODELS],
         lifecycle={"preStop": {"exec": {"command": ["/bin/sh", "-c", leaving(drain_s)]}}},
         readinessProbe=ready,

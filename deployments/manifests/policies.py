@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from deployments.manifests.names import (
     AGENT,
@@ -32,7 +33,7 @@ from deployments.manifests.names import (
 )
 
 BETWEEN_NODES = (NODE_MANAGER, OBJECT_MANAGER, AGENT, AGENT_GRPC, WORKERS)
-HTTPS, API_SERVER = 443, 6443
+HTTPS, API_SERVER, POSTGRESQL = 443, 6443, 5432
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
 """Not on the way to a hub: other pods, other machines, and where clouds hand out credentials."""
 
@@ -59,6 +60,11 @@ def base() -> list[dict[str, Any]]:
 def between_ranks() -> list[dict[str, Any]]:
     """For engines that span machines: NCCL draws its ports."""
     return _flow("ranks", (ENGINE,), (ENGINE,), DRAWN)
+
+
+def store(url: str) -> list[dict[str, Any]]:
+    """For routers that keep decisions in a database, whose address is not known here."""
+    return [_policy("store", _pods(ROUTER), egress=[{"ports": _ports(urlsplit(url).port or POSTGRESQL)}])]
 
 
 def monitoring() -> list[dict[str, Any]]:

@@ -69,8 +69,8 @@ def _overlay(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
         resources["models.yaml"] = [_claim(place.cache)]
     if budgets := _budgets(fleet, place, fetched):
         resources["disruption-budgets.yaml"] = budgets
-    if any(model.nodes > 1 for model in fleet.models):
-        resources["network-policies.yaml"] = policies.between_ranks()
+    if flows := _flows(fleet):
+        resources["network-policies.yaml"] = flows
     if place.highly_available:
         resources["monitoring.yaml"] = [
             *alerts.pod_monitors(),
@@ -86,6 +86,12 @@ def _overlay(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
         kustomization |= _dashboard_generator()
     patch = service.of_fleet(fleet, place, fetched)
     return resources | {"fleet-on-rayservice.yaml": [patch], "kustomization.yaml": [kustomization]}
+
+
+def _flows(fleet: Fleet) -> list[dict[str, Any]]:
+    """Those that only some fleets have."""
+    ranks = policies.between_ranks() if any(model.nodes > 1 for model in fleet.models) else []
+    return ranks + (policies.store(fleet.store.url) if fleet.store.url else [])
 
 
 def _compress() -> dict[str, list[dict[str, Any]]]:

@@ -61,6 +61,28 @@ def test_what_a_place_cannot_carry_is_refused_with_the_field(tmp_path: Path) -> 
     assert "--overlay: should be one of dev, gpu, nodes, production" in refusal(tmp_path, ONE, "moon")
 
 
+def test_routers_alone_reach_a_store_and_get_its_password(tmp_path: Path) -> None:
+    store = "store: {url: 'postgresql+psycopg://headrace@db.example:5433/decisions'}\n"
+    (tmp_path / "fleet.yaml").write_text(ONE + store)
+    render(str(tmp_path / "fleet.yaml"), overlay="dev", out=str(tmp_path / "k8s"))
+    overlay = tmp_path / "k8s" / "overlays" / "dev"
+    (policy,) = yaml.safe_load_all((overlay / "network-policies.yaml").read_text())
+    assert policy["spec"]["egress"] == [{"ports": [{"protocol": "TCP", "port": 5433}]}]
+    (chosen,) = policy["spec"]["podSelector"]["matchExpressions"]
+    assert chosen["values"] == ["router"]
+    groups = yaml.safe_load((overlay / "fleet-on-rayservice.yaml").read_text())["spec"]["rayClusterConfig"]
+    given = {
+        group["groupName"]: "PGPASSWORD" in str(group["template"]["spec"]["containers"])
+        for group in groups["workerGroupSpecs"]
+    }
+    assert given == {"routers": True, "engines-1cpu": False}
+
+
+def test_a_store_in_a_file_is_refused(tmp_path: Path) -> None:
+    fleet = ONE + "store: {url: 'sqlite:////tmp/decisions.sqlite'}\n"
+    assert refusal(tmp_path, fleet, "dev") == "store.url: should be a PostgreSQL, since pods share no file, or null"
+
+
 def test_a_folder_of_this_machine_is_refused(tmp_path: Path) -> None:
     fleet = f"models: [{{name: one, source: {tmp_path}}}]\n"
     assert "below /var/cache/headrace" in refusal(tmp_path, fleet, "dev")
