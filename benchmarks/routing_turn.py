@@ -38,7 +38,7 @@ class Router:
     scene: Scene
     random: Random
     queue: routing.Queue = field(default_factory=routing.Queue)
-    gate: routing.Gate = field(default_factory=lambda: routing.Gate(1 << 20))
+    gates: routing.TierGates = field(default_factory=lambda: routing.TierGates(1 << 20))
     prefixes: routing.Prefixes = field(default_factory=routing.Prefixes)
     replicas: dict[str, routing.Replica] = field(default_factory=dict)
 
@@ -60,15 +60,15 @@ class Router:
     def admit(self, request: routing.Request) -> None:
         """Lets a request in."""
         now_s = request.arrived_s
-        if routing.admit(request, queue=self.queue, gate=self.gate, now_s=now_s) is None:
+        if routing.admit(request, queue=self.queue, gates=self.gates, now_s=now_s) is None:
             self.queue.add(request)
-            self.gate.drain.enter(now_s)
+            self.gates.enter(request.tier, now_s)
 
     def turn(self, now_s: float) -> int:
         """Sends what can go; how many went."""
         turn = routing.batch(self.queue, self.replicas, self.prefixes, now_s=now_s, random=self.random, ttft_s=1.0)
         for one in turn.placed:
-            self.gate.drain.leave(now_s, one.request.prompt_tokens)
+            self.gates.leave(one.request.tier, now_s, one.request.prompt_tokens)
         return len(turn.placed)
 
 

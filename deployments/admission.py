@@ -22,7 +22,7 @@ class Admission:
     """The gates of one lane: what may wait in all, and what each tenant may have waiting and open."""
 
     def __init__(self, max_queued_requests: int, limits: Mapping[str, TenantLimits]) -> None:
-        self._gate = routing.Gate(max_queued_requests)
+        self._gates = routing.TierGates(max_queued_requests)
         self._queued = {name: routing.Gate(one.queued_requests) for name, one in limits.items() if one.queued_requests}
         self._open = {name: routing.Gate(one.open_requests) for name, one in limits.items() if one.open_requests}
 
@@ -31,7 +31,7 @@ class Admission:
         refusal = routing.admit(
             request,
             queue=queue,
-            gate=self._gate,
+            gates=self._gates,
             now_s=monotonic(),
             tenant_queued=self._queued.get(request.tenant),
             tenant_open=self._open.get(request.tenant),
@@ -58,15 +58,13 @@ class Admission:
     def waits(self, request: routing.Request) -> None:
         """A request begins to wait, for the first time or again."""
         now_s = monotonic()
-        for gate in self._waiting_gates(request):
+        self._gates.enter(request.tier, now_s)
+        if (gate := self._queued.get(request.tenant)) is not None:
             gate.drain.enter(now_s)
 
     def left(self, request: routing.Request) -> None:
         """A request waits no longer."""
         now_s = monotonic()
-        for gate in self._waiting_gates(request):
+        self._gates.leave(request.tier, now_s, request.prompt_tokens)
+        if (gate := self._queued.get(request.tenant)) is not None:
             gate.drain.leave(now_s, request.prompt_tokens)
-
-    def _waiting_gates(self, request: routing.Request) -> list[routing.Gate]:
-        own = self._queued.get(request.tenant)
-        return [self._gate] if own is None else [self._gate, own]

@@ -165,7 +165,7 @@ class RouterSettings(BaseModel):
     replicas: Annotated[int, Field(ge=1)] = 1
     """Routers, each with its own queue."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 1024
-    """Requests one router keeps waiting for one model before it refuses more."""
+    """Requests one router keeps waiting for one model before it refuses more; for each tier, those as urgent count."""
     longest_stream_s: Seconds = 600.0
     """Seconds from a request's arrival after which its answer ends with an error. What is stopped finishes the rest."""
     limits: Limits = Limits()

@@ -6,7 +6,7 @@ from routing.breaker import Health, failed, lost, rested, succeeded
 from routing.choose import Choice, choose
 from routing.counters import Counters, Floors
 from routing.drain import Drain
-from routing.gate import Gate, retry_after_s
+from routing.gate import Gate, TierGates, retry_after_s
 from routing.grant import STEPS_AHEAD, Credit, Grants, Head
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
@@ -37,6 +37,7 @@ __all__ = [
     "Replica",
     "Request",
     "Tier",
+    "TierGates",
     "Turn",
     "admit",
     "batch",

@@ -53,8 +53,9 @@ def batch(
     """Takes requests out of the queue, in its order, for as long as there is credit for them.
 
     `ttft_s`: seconds within which users should have their first token, which tier batch must not spoil.
-    Each goes where its first token comes soonest. Where that replica has no credit for it now, though others have, it
-    is held: no longer than the time that it would gain there, and not while its tenant is served less than others.
+    Each goes where its first token comes soonest; the more wait behind it, the more it counts how much is read for it.
+    Where that replica has no credit for it now, though others have, it is held: no longer than the time that is gained
+    there, and not while its tenant is served less than others.
     Nothing takes the replica's credit from it in this turn, but others that go elsewhere may leave before it. One that
     no replica has credit for ends the turn: nothing overtakes it, and engines see from its announcement what to grant.
     """
@@ -99,11 +100,13 @@ class _Leaving:
             replica = self.replicas.get(name)
             if replica is not None and not replica.draining:
                 cached.append((replica, tokens))
-        choice = choose(request, self.alive, cached, self.random)
+        # Where nothing is cached, as much is read everywhere.
+        behind_s = self._behind_s(request) if cached else 0.0
+        choice = choose(request, self.alive, cached, self.random, behind_s=behind_s)
         if choice is None or not _has_room(choice, request, self.queue, self.now_s, self.batch_wait_s):
             return False
         if choice.replica not in self.able or choice.replica.tokens < choice.read_tokens:
-            other = _elsewhere(request, self.able, cached, self.random)
+            other = _elsewhere(request, self.able, cached, self.random, behind_s)
             if other is None:
                 return False
             if _worth_waiting(choice, other, request, self.queue, self.now_s):
@@ -112,6 +115,12 @@ class _Leaving:
             choice = other
         self._send(request, choice)
         return True
+
+    def _behind_s(self, request: Request) -> float:
+        """Seconds that the reading of a token costs those together who wait, are as urgent, and share the replica."""
+        replicas = len(self.alive)
+        usual_s = sum([replica.token_s for replica in self.alive]) / replicas
+        return usual_s * (self.queue.as_urgent(request.tier) - 1) / replicas
 
     def _hold(self, request: Request, replica: Replica) -> None:
         self.queue.set_aside(request)
@@ -129,7 +138,7 @@ class _Leaving:
 
 
 def _elsewhere(
-    request: Request, able: list[Replica], cached: list[tuple[Replica, int]], random: Random
+    request: Request, able: list[Replica], cached: list[tuple[Replica, int]], random: Random, behind_s: float
 ) -> Choice | None:
     """The best of the replicas that have credit for it."""
     warm = [
@@ -137,14 +146,14 @@ def _elsewhere(
     ]
     names = {replica.id for replica, _ in warm}
     fitting = [replica for replica in able if replica.tokens >= request.prompt_tokens or replica.id in names]
-    return choose(request, fitting, warm, random)
+    return choose(request, fitting, warm, random, behind_s=behind_s)
 
 
 def _worth_waiting(best: Choice, other: Choice, request: Request, queue: Queue, now_s: float) -> bool:
     """Whether the best replica, which has no credit for it now, will have some soon enough."""
     if not best.replica.slots or queue.behind(request) > request.prompt_tokens:
         return False
-    return now_s - queue.held_since_s(request, now_s) < other.seconds - best.seconds
+    return now_s - queue.held_since_s(request, now_s) < other.cost_s - best.cost_s
 
 
 def _has_room(choice: Choice, request: Request, queue: Queue, now_s: float, wait_s: float) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from math import ceil
 
 from routing.drain import Drain
+from routing.request import Tier
 
 RETRY_UNKNOWN_S = 60
 """Told while no rate is known: about the start of an engine."""
@@ -88,3 +89,31 @@ class Gate:
 
     def _learn(self, came: float) -> None:
         self._shows += (came - self._shows) / SHOWS
+
+
+class TierGates:
+    """A limit on what waits. For each tier only those count that are as urgent: no flood of tier batch keeps anybody
+    out who goes before it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._gates = tuple(Gate(limit) for _ in Tier)
+
+    @property
+    def drain(self) -> Drain:
+        """Of everything that waits."""
+        return self._gates[-1].drain
+
+    def of(self, tier: Tier) -> Gate:
+        """That a request of this tier has to pass."""
+        return self._gates[tier]
+
+    def enter(self, tier: Tier, now_s: float) -> None:
+        """A request begins to wait."""
+        for gate in self._gates[tier:]:
+            gate.drain.enter(now_s)
+
+    def leave(self, tier: Tier, now_s: float, tokens: int) -> None:
+        """A request, of so many prompt tokens, waits no longer."""
+        for gate in self._gates[tier:]:
+            gate.drain.leave(now_s, tokens)

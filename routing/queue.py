@@ -104,6 +104,13 @@ class Queue:
         """Tokens (over weight) by which its tenant is behind the one that was served last."""
         return self._least - self.counters.of(request.tenant)
 
+    def as_urgent(self, tier: Tier) -> int:
+        """Requests of this tier and of more urgent ones that wait."""
+        waiting = 0
+        for one in self._tiers[: tier + 1]:
+            waiting += one.waiting
+        return waiting
+
     def waits(self, tenant: str, tier: Tier | None = None) -> int:
         """Requests of this tenant that wait, in one tier or in all."""
         tiers = self._tiers if tier is None else (self._tiers[tier],)
@@ -142,7 +149,7 @@ class _Tier:
     def __init__(self, counters: Counters, waiting: Mapping[int, Request]) -> None:
         self._counters, self._waiting = counters, waiting
         self.lines: dict[str, _Line] = {}
-        self.tokens = 0
+        self.tokens = self.waiting = 0
         self._order: list[tuple[float, str]] = []
 
     def put(self, request: Request) -> None:
@@ -154,12 +161,14 @@ class _Tier:
         line.waiting += 1
         line.tokens += request.prompt_tokens
         self.tokens += request.prompt_tokens
+        self.waiting += 1
 
     def left(self, request: Request) -> None:
         line = self.lines[request.tenant]
         line.waiting -= 1
         line.tokens -= request.prompt_tokens
         self.tokens -= request.prompt_tokens
+        self.waiting -= 1
         if line.waiting and len(line.heap) > 2 * line.waiting + STALE:
             line.heap = [entry for entry in line.heap if entry[2] in self._waiting]
             heapify(line.heap)

@@ -6,6 +6,10 @@ DECODE_TOKENS = 2
 """What a running request adds to the step that reads a prompt, as prompt tokens: its own token costs the same
 arithmetic as one of a prompt, and reading the keys and values of its context about as much again."""
 
+LOAD_TOKENS = 20
+"""What it counts in a choice: it stays, and slows all that comes, long after the prompts that wait now are read. From 2
+to 12 conversations crowd where for a moment nothing was read; from 20 on nothing gets better (docs/routing.md)."""
+
 UNKNOWN_TOKEN_S = 1e-4
 """Taken for all replicas while none has measured any."""
 
@@ -25,6 +29,8 @@ class Replica:
     work_tokens: int = 0
     """What stands before a prompt that comes now, in prompt tokens: those that it has and has not read, and
     DECODE_TOKENS for each request that it has."""
+    load_tokens: int = 0
+    """The same with LOAD_TOKENS for each of them."""
     running: int = 0
     """Requests that it has."""
     most_running: int = 1
@@ -43,6 +49,7 @@ class Replica:
         """A frame came: what it grants, the prompt tokens that the replica has to read, and the requests it has."""
         self.slots, self.tokens, self.running = slots, tokens, running
         self.work_tokens = queued_tokens + DECODE_TOKENS * running
+        self.load_tokens = queued_tokens + LOAD_TOKENS * running
 
     def send(self, tokens: int) -> None:
         """Counts in a request that was just sent there, of which it must read so many tokens."""
@@ -50,3 +57,4 @@ class Replica:
         self.tokens -= tokens
         self.running += 1
         self.work_tokens += tokens + DECODE_TOKENS
+        self.load_tokens += tokens + LOAD_TOKENS

@@ -40,7 +40,7 @@ class Desk:
         self._random = Random(seed)
         self._sequences: dict[int, Sequence] = {}
         self._queue = routing.Queue()
-        self._gate = routing.Gate(setup.max_queued_requests)
+        self._gates = routing.TierGates(setup.max_queued_requests)
         self._prefixes = routing.Prefixes(block_tokens=self._every * prefix_tokens)
         self._routes: dict[str, routing.Replica] = {}
         self._known: list[Replica] = []
@@ -59,7 +59,7 @@ class Desk:
     def enter(self, sequence: Sequence) -> bool:
         """Whether it was let in."""
         request = self._request(sequence)
-        refusal = routing.admit(request, queue=self._queue, gate=self._gate, now_s=sequence.arrival_s)
+        refusal = routing.admit(request, queue=self._queue, gates=self._gates, now_s=sequence.arrival_s)
         if refusal is None:
             self._wait(request, sequence)
         return refusal is None
@@ -93,7 +93,7 @@ class Desk:
                 self._predicted.append((sequence, one.replica, cached_tokens))
             leaving.append((sequence, self._by_id[one.replica]))
         for one in (*turn.late, *(placed.request for placed in turn.placed)):
-            self._gate.drain.leave(now_s, one.prompt_tokens)
+            self._gates.leave(one.tier, now_s, one.prompt_tokens)
         return leaving
 
     def _request(self, sequence: Sequence) -> routing.Request:
@@ -113,7 +113,7 @@ class Desk:
     def _wait(self, request: routing.Request, sequence: Sequence) -> None:
         self._sequences[request.id] = sequence
         self._queue.add(request)
-        self._gate.drain.enter(sequence.arrival_s)
+        self._gates.enter(request.tier, sequence.arrival_s)
 
     def _meet(self, replicas: list[Replica]) -> None:
         """Others came or went."""

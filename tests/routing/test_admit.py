@@ -4,10 +4,11 @@ from heapq import heappop, heappush
 from random import Random
 from statistics import median
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing import Gate, Queue, Request, Tier, admit, wait_s
+from routing import Gate, Queue, Request, Tier, TierGates, admit, wait_s
 from routing.gate import RETRY_UNKNOWN_S
 
 
@@ -19,7 +20,7 @@ class Door:
     """A queue that empties in order, at a steady rate, through a gate."""
 
     def __init__(self, limit: int, rate_per_s: float, seed: int = 0) -> None:
-        self.queue, self.gate, self.random = Queue(), Gate(limit), Random(seed)
+        self.queue, self.gates, self.random = Queue(), TierGates(limit), Random(seed)
         self.rate_per_s, self.now_s, self._next_s = rate_per_s, 0.0, 0.0
 
     def at(self, now_s: float) -> None:
@@ -27,15 +28,15 @@ class Door:
         while self._next_s <= now_s:
             if (first := self.queue.first()) is not None:
                 self.queue.leave(first, self._next_s)
-                self.gate.drain.leave(self._next_s, first.prompt_tokens)
+                self.gates.leave(first.tier, self._next_s, first.prompt_tokens)
             self._next_s += self.random.expovariate(self.rate_per_s)
         self.now_s = now_s
 
     def ask(self, one: Request) -> int | None:
-        refusal = admit(one, queue=self.queue, gate=self.gate, now_s=self.now_s)
+        refusal = admit(one, queue=self.queue, gates=self.gates, now_s=self.now_s)
         if refusal is None:
             self.queue.add(one)
-            self.gate.drain.enter(self.now_s)
+            self.gates.enter(one.tier, self.now_s)
             return None
         return refusal.retry_after_s
 
@@ -105,13 +106,25 @@ def test_only_a_full_gate_refuses(limit: int, inside: int) -> None:
 
 
 def test_a_full_queue_answers_503_and_names_its_length() -> None:
-    gate = Gate(8)
+    gates = TierGates(8)
     for _ in range(8):
-        gate.drain.enter(0.0)
-    refusal = admit(request(1), queue=Queue(), gate=gate, now_s=1.0)
+        gates.enter(Tier.INTERACTIVE, 0.0)
+    refusal = admit(request(1), queue=Queue(), gates=gates, now_s=1.0)
     assert refusal is not None
     assert (refusal.status, refusal.code, refusal.retry_after_s) == (503, "overloaded", RETRY_UNKNOWN_S)
     assert "8 requests" in refusal.reason
+
+
+@pytest.mark.parametrize("waiting", Tier)
+@pytest.mark.parametrize("asking", Tier)
+def test_a_flood_keeps_nobody_out_who_goes_before_it(waiting: Tier, asking: Tier) -> None:
+    gates = TierGates(8)
+    for _ in range(8):
+        gates.enter(waiting, 0.0)
+    refusal = admit(request(1, tier=asking), queue=Queue(), gates=gates, now_s=1.0)
+    assert (refusal is None) == (asking < waiting)
+    gates.leave(waiting, 2.0, 100)
+    assert admit(request(2, tier=asking), queue=Queue(), gates=gates, now_s=2.0) is None
 
 
 def test_a_tenant_at_its_own_limit_gets_429_whatever_room_there_is() -> None:
@@ -119,7 +132,7 @@ def test_a_tenant_at_its_own_limit_gets_429_whatever_room_there_is() -> None:
     own.drain.enter(0.0)
     own.drain.enter(0.0)
     for name in ("tenant_queued", "tenant_open"):
-        refusal = admit(request(1), queue=Queue(), gate=Gate(100), now_s=1.0, **{name: own})
+        refusal = admit(request(1), queue=Queue(), gates=TierGates(100), now_s=1.0, **{name: own})
         assert refusal is not None
         assert (refusal.status, refusal.code) == (429, "too_many_requests")
 
@@ -130,18 +143,18 @@ def test_a_deadline_that_the_queue_can_not_meet_is_refused_at_once() -> None:
         door.ask(request(number))
     door.at(5.0)
     late = request(200, deadline_s=8.0)
-    predicted_s = wait_s(late, queue=door.queue, gate=door.gate, now_s=5.0)
+    predicted_s = wait_s(late, queue=door.queue, drain=door.gates.drain, now_s=5.0)
     assert 2 < predicted_s < 12
-    refusal = admit(late, queue=door.queue, gate=door.gate, now_s=5.0)
+    refusal = admit(late, queue=door.queue, gates=door.gates, now_s=5.0)
     assert refusal is not None
     assert (refusal.status, refusal.code) == (503, "deadline")
-    assert admit(request(201, deadline_s=60.0), queue=door.queue, gate=door.gate, now_s=5.0) is None
+    assert admit(request(201, deadline_s=60.0), queue=door.queue, gates=door.gates, now_s=5.0) is None
     urgent = request(202, deadline_s=8.0, tier=Tier.INTERACTIVE, tenant="other")
-    assert admit(urgent, queue=door.queue, gate=door.gate, now_s=5.0) is None, "its tenant has nothing waiting"
+    assert admit(urgent, queue=door.queue, gates=door.gates, now_s=5.0) is None, "its tenant has nothing waiting"
 
 
 def test_a_deadline_is_not_refused_on_a_guess() -> None:
-    queue, gate = Queue(), Gate(10)
-    assert admit(request(1, deadline_s=0.1), queue=queue, gate=gate, now_s=0.0) is None
+    queue, gates = Queue(), TierGates(10)
+    assert admit(request(1, deadline_s=0.1), queue=queue, gates=gates, now_s=0.0) is None
     queue.add(request(2))
-    assert admit(request(1, deadline_s=0.1), queue=queue, gate=gate, now_s=0.0) is None
+    assert admit(request(1, deadline_s=0.1), queue=queue, gates=gates, now_s=0.0) is None
