@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -37,7 +37,7 @@ from simulation.setup import Setup
 from simulation.trace import Trace, read
 
 OURS = "headrace"
-ROUTERS: dict[str, MakeDispatcher] = {OURS: Desk} | {
+ROUTERS: Mapping[str, MakeDispatcher] = {OURS: Desk} | {
     name: partial(Early, chooser=chooser) for name, chooser in CHOOSERS.items()
 }
 AGENTS = "agent_sessions/miniswe_blocks16.jsonl.gz"

@@ -98,3 +98,4 @@ class Replicas:
         usual_s = median(seconds.values()) if seconds else routing.UNKNOWN_TOKEN_S
         for name, replica in self.by_id.items():
             replica.route.token_s = seconds.get(name, usual_s)
+            replica.route.step_s = measured[name].step_s if name in measured else 0.0

@@ -8,6 +8,9 @@ from deployments.frames import Load
 from routing import Rate
 from routing.rate import MEMORY_S
 
+REFIT_STEPS = 32
+"""Between two looks at what a prompt token costs."""
+
 
 class BusyShare:
     """Of the last MEMORY_S or so that was spent in steps."""
@@ -44,6 +47,8 @@ class StepMeter:
         self._running = self._waiting = 0
         self._kv_usage = 0.0
         self._queried = self._hits = 0
+        self.prompt_token_s = 0.0
+        """Seconds that each prompt token adds to a step, looked at each REFIT_STEPS; 0 while that is unknown."""
         self.steps = 0
 
     def as_stat_logger(self, _config: Any, _index: int) -> "StepMeter":
@@ -74,10 +79,15 @@ class StepMeter:
             prefilled, generated = iteration_stats.prompt_token_stats.computed, iteration_stats.num_generation_tokens
             if prefilled or generated:
                 self._fit.add(took_s, sequences=generated, prompt_tokens=prefilled)
+                self._refit()
             if prefilled:
                 self._prefill.add(prefilled, took_s)
             elif generated:
                 self._decode.add(generated, took_s)
+
+    def _refit(self) -> None:
+        if not self.steps % REFIT_STEPS and (costs := self._fit.costs()) is not None:
+            self.prompt_token_s = costs.prompt_token_s
 
     def log_engine_initialized(self) -> None:
         """vLLM calls this once; there is nothing to say."""

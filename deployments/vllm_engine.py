@@ -165,8 +165,13 @@ class VllmEngine:
             kv_tokens=self.kv_tokens,
         )
         load.credit_requests = max(0, self.slots - unfinished)
-        load.room_tokens = routing.STEPS_AHEAD * self.step_tokens
-        load.credit_tokens = max(0, load.room_tokens - prefilling_tokens)
+        load.room_tokens = routing.room_tokens(self.step_tokens, self._meter.prompt_token_s)
+        load.credit_tokens = routing.credit_tokens(
+            load.room_tokens,
+            unread_tokens=prefilling_tokens,
+            kv_tokens=self.kv_tokens,
+            kv_free_tokens=load.kv_free_tokens,
+        )
         return load
 
     def _unread_tokens(self) -> int:

@@ -7,7 +7,7 @@ from routing.choose import Choice, choose
 from routing.counters import Counters, Floors
 from routing.drain import Drain
 from routing.gate import Gate, TierGates, retry_after_s
-from routing.grant import STEPS_AHEAD, Credit, Grants, Head
+from routing.grant import Credit, Grants, Head, credit_tokens, room_tokens
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
 from routing.queue import Queue
@@ -17,7 +17,6 @@ from routing.request import Request, Tier
 
 __all__ = [
     "BLOCK_TOKENS",
-    "STEPS_AHEAD",
     "UNKNOWN_TOKEN_S",
     "Choice",
     "Counters",
@@ -43,11 +42,13 @@ __all__ = [
     "batch",
     "body_keys",
     "choose",
+    "credit_tokens",
     "failed",
     "lost",
     "prefix_keys",
     "rested",
     "retry_after_s",
+    "room_tokens",
     "succeeded",
     "token_seconds",
     "wait_s",

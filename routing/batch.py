@@ -38,7 +38,7 @@ class Turn:
     placed: list[Placement] = field(default_factory=list)
     """In order."""
     late: list[Request] = field(default_factory=list)
-    """Taken out of the queue: their deadlines passed while they waited."""
+    """Taken out of the queue: their first tokens can't come by their deadlines any more."""
 
 
 def batch(
@@ -64,10 +64,7 @@ def batch(
         return Turn()
     leaving = _Leaving(queue, replicas, prefixes, able, now_s, random, BATCH_SHARE * ttft_s)
     while leaving.able and len(leaving.held) < LOOKAHEAD and (request := queue.first()) is not None:
-        if request.deadline_s < now_s:
-            queue.remove(request.id)
-            leaving.turn.late.append(request)
-        elif not leaving.place(request):
+        if not leaving.place(request):
             break
     for request in leaving.held:
         queue.put_back(request)
@@ -95,15 +92,17 @@ class _Leaving:
 
     def place(self, request: Request) -> bool:
         """Sends the head of the queue or holds it back; False when nothing more leaves in this turn."""
-        cached = []
-        for name, tokens in self.prefixes.cached_tokens(request).items():
-            replica = self.replicas.get(name)
-            if replica is not None and not replica.draining:
-                cached.append((replica, tokens))
+        cached = self._cached(request)
         # Where nothing is cached, as much is read everywhere.
         behind_s = self._behind_s(request) if cached else 0.0
         choice = choose(request, self.alive, cached, self.random, behind_s=behind_s)
-        if choice is None or not _has_room(choice, request, self.queue, self.now_s, self.batch_wait_s):
+        if choice is None:
+            return False
+        if self.now_s + _expected_s(choice) > request.deadline_s:
+            self.queue.remove(request.id)
+            self.turn.late.append(request)
+            return True
+        if not _has_room(choice, request, self.queue, self.now_s, self.batch_wait_s):
             return False
         if choice.replica not in self.able or choice.replica.tokens < choice.read_tokens:
             other = _elsewhere(request, self.able, cached, self.random, behind_s)
@@ -115,6 +114,15 @@ class _Leaving:
             choice = other
         self._send(request, choice)
         return True
+
+    def _cached(self, request: Request) -> list[tuple[Replica, int]]:
+        """Who is thought to have a part of its prompt."""
+        cached = []
+        for name, tokens in self.prefixes.cached_tokens(request).items():
+            replica = self.replicas.get(name)
+            if replica is not None and not replica.draining:
+                cached.append((replica, tokens))
+        return cached
 
     def _behind_s(self, request: Request) -> float:
         """Seconds that the reading of a token costs those together who wait, are as urgent, and share the replica."""
@@ -135,6 +143,11 @@ class _Leaving:
         self.turn.placed.append(Placement(request, replica.id, choice.read_tokens))
         if not replica.has_credit:
             self.able.remove(replica)
+
+
+def _expected_s(choice: Choice) -> float:
+    """Until the first token; nothing on a guess, before the replica has measured any step."""
+    return choice.seconds + choice.replica.begun_s if choice.replica.step_s else 0.0
 
 
 def _elsewhere(

@@ -13,7 +13,13 @@ from routing.counters import Counters, Floors
 from routing.request import Tier
 
 STEPS_AHEAD = 2
-"""Prefill steps' worth of prompt tokens that an engine takes in advance, so that no step waits for the link."""
+"""Prefill steps' worth of prompt tokens that an engine takes in advance at most, so that no step waits for the link."""
+AHEAD_S = 0.15
+"""And no more than it reads in so many seconds: what is there can't be overtaken, and waits for what is read before."""
+LEAST_TOKENS = 256
+"""However long reading takes, so many."""
+KV_RESERVE = 0.02
+"""Share of the cache that is left for answers to grow: without it, who came last is put off again."""
 IDLE_S = 1.0
 """A tenant that was at no router's head for so long comes back as one that was idle."""
 
@@ -65,6 +71,23 @@ class _Router:
         requests = max((grant[1] for grant in self.grants), default=0) - self.received_requests
         tokens = max((grant[2] for grant in self.grants), default=0) - self.received_tokens
         return max(0, requests), max(0, tokens)
+
+
+def room_tokens(step_tokens: int, prompt_token_s: float) -> int:
+    """Prompt tokens that an engine takes in advance, by those of a step and the seconds that each takes; 0: unknown."""
+    most = STEPS_AHEAD * step_tokens
+    return min(most, max(LEAST_TOKENS, int(AHEAD_S / prompt_token_s))) if prompt_token_s else most
+
+
+def credit_tokens(room: int, *, unread_tokens: int, kv_tokens: int, kv_free_tokens: int) -> int:
+    """Of that room, what is left beside the prompts that it has to read: as much as its cache can take now.
+
+    Of an engine that has nothing to read, or has no cache, it is all: so much may wait there for the cache, and no
+    prompt waits for ever until enough of it is free.
+    """
+    if kv_tokens and unread_tokens:
+        room = min(room, int(kv_free_tokens - KV_RESERVE * kv_tokens))
+    return max(0, room - unread_tokens)
 
 
 class Grants:

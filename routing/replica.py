@@ -37,8 +37,15 @@ class Replica:
     """Requests that it runs at once, at most."""
     token_s: float = UNKNOWN_TOKEN_S
     """Seconds for a prompt token, from `token_seconds`."""
+    step_s: float = 0.0
+    """Seconds of its mean step that reads prompts; 0 while none was measured."""
     draining: bool = False
     """It finishes what it has and takes nothing new."""
+
+    @property
+    def begun_s(self) -> float:
+        """Seconds of the steps before one that can read what comes now: one runs, the next is planned already."""
+        return 2 * self.step_s if self.running else 0.0
 
     @property
     def has_credit(self) -> bool:

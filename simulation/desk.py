@@ -5,6 +5,7 @@ from random import Random
 from statistics import median
 
 import routing
+from cluster.step_work import Chunk
 from simulation.decodes import Sequence
 from simulation.replica import Replica
 from simulation.setup import Setup
@@ -36,7 +37,7 @@ class Desk:
         self._setup, self._ttft_s, self._asked = setup, ttft_s, asked
         # A router remembers no shorter blocks.
         self._every = max(1, routing.BLOCK_TOKENS // prefix_tokens)
-        self._most_tokens = routing.STEPS_AHEAD * setup.settings.batched_tokens
+        self._rooms: dict[str, int] = {}
         self._random = Random(seed)
         self._sequences: dict[int, Sequence] = {}
         self._queue = routing.Queue()
@@ -119,24 +120,39 @@ class Desk:
         """Others came or went."""
         self._known, self._by_id = list(replicas), {replica.id: replica for replica in replicas}
         for gone in self._routes.keys() - self._by_id.keys():
-            del self._routes[gone]
+            del self._routes[gone], self._rooms[gone]
             self._prefixes.forget(gone)
         settings = self._setup.settings
         for new in [name for name in self._by_id if name not in self._routes]:
             self._routes[new] = routing.Replica(id=new, most_running=settings.max_sequences)
             self._prefixes.join(new, self._setup.kv_blocks * settings.block_tokens)
+            self._rooms[new] = self._room(int(new))
 
     def _look(self, replica: Replica, head_tokens: int) -> None:
         """What a frame of it would tell."""
-        route, settings = self._routes[replica.id], self._setup.settings
-        waiting_tokens = replica.engine.waiting_tokens
-        room = max(0, self._most_tokens - waiting_tokens)
+        route, settings, engine = self._routes[replica.id], self._setup.settings, replica.engine
+        room, waiting_tokens = self._rooms[replica.id], engine.waiting_tokens
+        tokens = routing.credit_tokens(
+            room,
+            unread_tokens=waiting_tokens,
+            kv_tokens=self._setup.kv_blocks * settings.block_tokens,
+            kv_free_tokens=engine.free_blocks * settings.block_tokens,
+        )
+        if head_tokens > room:
+            tokens = head_tokens if 2 * tokens >= room else 0
         route.hear(
             slots=max(0, settings.max_sequences - len(replica.held)),
-            tokens=head_tokens if head_tokens > self._most_tokens and 2 * room >= self._most_tokens else room,
+            tokens=tokens,
             queued_tokens=waiting_tokens,
-            running=replica.engine.running,
+            running=engine.running,
         )
+
+    def _room(self, number: int) -> int:
+        """By what the engine would measure of its steps."""
+        tokens = self._setup.settings.batched_tokens
+        step = self._setup.step_of(number)
+        reading_s = step([Chunk(new_tokens=tokens, context_tokens=0)]) - step([Chunk(new_tokens=1, context_tokens=0)])
+        return routing.room_tokens(tokens, reading_s / tokens)
 
     def _hear(self, now_s: float) -> None:
         """First tokens that came tell what their prompts had in the caches."""
@@ -158,4 +174,6 @@ class Desk:
         seconds = routing.token_seconds(measured)
         usual_s = median(seconds.values()) if seconds else routing.UNKNOWN_TOKEN_S
         for one in replicas:
-            self._routes[one.id].token_s = seconds.get(one.id, usual_s)
+            route = self._routes[one.id]
+            route.token_s = seconds.get(one.id, usual_s)
+            route.step_s = measured[one.id].step_s if one.id in measured else 0.0

@@ -4,7 +4,7 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.step_meter import BusyShare, StepMeter
+from deployments.step_meter import REFIT_STEPS, BusyShare, StepMeter
 from routing.rate import MEMORY_S, UNLIKE_S
 
 
@@ -126,3 +126,13 @@ def test_what_the_cache_spared_is_no_work() -> None:
     assert meter.computed_share() == 1.0
     meter.record(scheduler(queries=200, hits=150), None)
     assert meter.computed_share() == 0.25
+
+
+def test_what_a_prompt_token_costs_is_known_after_some_steps() -> None:
+    meter = StepMeter()
+    for prefilled in (200, 0) * REFIT_STEPS:
+        meter.work_arrived()
+        meter.record(scheduler(), iteration(prefilled=prefilled, generated=2))
+    costs = meter.costs()
+    assert costs is not None
+    assert 0 <= meter.prompt_token_s <= costs.step_s + costs.sequence_s + costs.prompt_token_s

@@ -165,6 +165,16 @@ def test_one_whose_deadline_passed_is_taken_out_and_named() -> None:
     assert [one.request.id for one in turn.placed] == [2]
 
 
+def test_one_that_can_not_be_answered_in_time_any_more_is_taken_out_too() -> None:
+    """Its own 100 tokens take 0.1 s; at a busy replica two steps of 0.1 s come before, unless nobody knows of any."""
+    for step_s, running, expected in ((0.1, 0, [1]), (0.1, 1, []), (0.0, 1, [1])):
+        place = Place(request(1, tokens=100, deadline_s=3.0))
+        place.replica("x", running=running).step_s = step_s
+        turn = place.turn(2.8)
+        assert [one.request.id for one in turn.placed] == expected
+        assert [one.id for one in turn.late] == [1][len(expected) :]
+
+
 @pytest.mark.parametrize("ttft_s", [0.5, 1.0, 1.5])
 def test_an_interactive_request_behind_tier_batch_still_meets_its_target(ttft_s: float) -> None:
     place = Place(*[request(number, tokens=100, tier=Tier.BATCH) for number in range(9)])

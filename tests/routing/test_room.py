@@ -1,0 +1,29 @@
+"""How much may be sent to an engine in advance?"""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routing import credit_tokens, room_tokens
+from routing.grant import AHEAD_S, KV_RESERVE, LEAST_TOKENS
+
+
+def test_a_room_is_what_is_read_in_a_moment_but_two_steps_at_most() -> None:
+    assert room_tokens(8192, AHEAD_S / 1000) == 1000
+    assert room_tokens(400, AHEAD_S / 1000) == 800
+    assert room_tokens(8192, 1.0) == LEAST_TOKENS
+    assert room_tokens(8192, 0.0) == 2 * 8192, "nothing was measured"
+
+
+rooms, tokens = st.integers(1, 20_000), st.integers(0, 50_000)
+
+
+@given(rooms, tokens, tokens, st.floats(0, 1))
+def test_no_more_is_granted_than_there_is_room_and_an_engine_without_work_always_gets_some(
+    room: int, unread: int, kv: int, free: float
+) -> None:
+    credit = credit_tokens(room, unread_tokens=unread, kv_tokens=kv, kv_free_tokens=int(free * kv))
+    assert 0 <= credit <= max(0, room - unread)
+    if not unread:
+        assert credit == room
+    elif kv:
+        assert credit + unread <= max(unread, free * kv - KV_RESERVE * kv)
