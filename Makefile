@@ -8,7 +8,7 @@ seconds_since = $$(( $$(date +%s) - $(1) ))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test check rules fast-tests prove lock clean
+.PHONY: help install serve demo test check rules serving-tests science-tests remaining-tests prove lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ fetch-%:
 
 check: install ## format, lint, types, import rules, fast tests
 	@start=$$(date +%s); \
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target rules fast-tests && \
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target serving-tests science-tests rules remaining-tests && \
 	echo "make check: $(call seconds_since,$$start) s"
 
 rules:
@@ -44,12 +44,22 @@ rules:
 	@PATH="$(BIN):$$PATH" $(BIN)/pyright
 
 FAST := -q -m "not slow and not prove and not gpu"
+QUICK := $(FAST) --hypothesis-profile=quick
+SERVING := tests/autoscaling tests/deployments tests/k8s tests/routing
+SCIENCE := tests/benchmarks tests/compress
 SLOW := -q --durations=10 -m "slow and not prove and not gpu"
 # Slow ones that start no engine.
 COMPUTING := tests/compress tests/headrace/test_fetching_hub.py
 
-fast-tests:
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=logical
+# Each of these imports what its folders need and the others don't: Ray and clients; torch and scipy; neither.
+serving-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(SERVING)
+
+science-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(SCIENCE)
+
+remaining-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(addprefix --ignore=,$(SERVING) $(SCIENCE))
 
 # Threads that wait for each other sleep: those that spin would take the cores from whatever else runs.
 engine-tests: fetch-tiny fetch-smollm2

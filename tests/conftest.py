@@ -9,3 +9,5 @@ import hypothesis
 judged = bool(os.environ.get("CI"))
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True, derandomize=judged)
 hypothesis.settings.load_profile("project")
+# `make check` is typed often: fewer examples each time.
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("project"), max_examples=25)

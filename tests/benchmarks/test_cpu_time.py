@@ -15,6 +15,11 @@ while time.process_time() < 0.3: pass
 print("burnt", flush=True)
 sys.stdin.read()
 """
+IDLE = """
+import sys
+print("up", flush=True)
+sys.stdin.read()
+"""
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen(["/proc/self/exe", "-c", sys.argv[1]], stdout=subprocess.PIPE)
@@ -60,9 +65,9 @@ def test_what_was_used_before_the_first_reading_does_not_count() -> None:
 def test_parts_of_a_fleet_are_told_by_title_and_parentage() -> None:
     run_id = f"benchmark-{os.getpid()}"
     with (
-        renamed("ray::ServeReplica:headrace:engine-m", PARENT, BURN, run_id=run_id) as engine,
-        renamed("ray::ServeReplica:headrace:router", BURN, run_id=run_id) as router,
-        running(sys.executable, "-c", BURN, run_id=run_id) as other,
+        renamed("ray::ServeReplica:headrace:engine-m", PARENT, IDLE, run_id=run_id) as engine,
+        renamed("ray::ServeReplica:headrace:router", IDLE, run_id=run_id) as router,
+        running(sys.executable, "-c", IDLE, run_id=run_id) as other,
     ):
         parts = {process.pid: part for process, part in parts_of_fleet(run_id)}
         assert parts.pop(engine.pid) is Part.ENGINE
@@ -76,8 +81,8 @@ def test_parts_of_rays_own_layer_are_told_alike() -> None:
     titles = ["ray::ServeReplica:llm:OpenAiIngress", "ray::ServeReplica:llm:LLMRouter", "ray::ProxyActor"]
     titles += ["/where/bin/haproxy -W", "ray::HAProxyManager", "ray::ServeController"]
     with ExitStack() as stack:
-        engine = stack.enter_context(renamed("ray::ServeReplica:llm:LLMServer:m", PARENT, BURN, run_id=run_id))
-        others = [stack.enter_context(renamed(title, BURN, run_id=run_id)) for title in titles]
+        engine = stack.enter_context(renamed("ray::ServeReplica:llm:LLMServer:m", PARENT, IDLE, run_id=run_id))
+        others = [stack.enter_context(renamed(title, IDLE, run_id=run_id)) for title in titles]
         parts = {process.pid: part for process, part in parts_of_ray_llm(run_id)}
     assert parts.pop(engine.pid) is Part.ENGINE
     expected = [Part.ROUTER, Part.ROUTER, Part.PROXY, Part.PROXY, Part.RAY, Part.RAY]

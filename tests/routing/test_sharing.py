@@ -1,10 +1,13 @@
 """Do several routers share engines as one would: fairly between tenants, nothing lost, nothing beyond the room?"""
 
-from hypothesis import Phase, given, settings
+import pytest
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from routing import Tier
 from tests.routing.town import Town
+
+SPANS = pytest.mark.parametrize("span_s", [15, pytest.param(60, marks=pytest.mark.slow)])
 
 
 def backlogged(town: Town, tenant: str, routers: list[int], *, depth: int, prompt: int = 100, output: int = 10) -> None:
@@ -14,7 +17,8 @@ def backlogged(town: Town, tenant: str, routers: list[int], *, depth: int, promp
             town.enter(router, prompt=prompt, output=output, tenant=tenant)
 
 
-def test_a_tenant_that_sends_ten_times_as_much_gets_the_same_tokens() -> None:
+@SPANS
+def test_a_tenant_that_sends_ten_times_as_much_gets_the_same_tokens(span_s: float) -> None:
     town = Town()
     # Two engines read 40,000 prompt tokens a second: "one" asks for 26,000 of them, "ten" for 260,000.
     waiting = {"one": 0.0, "ten": 0.0}
@@ -26,30 +30,32 @@ def test_a_tenant_that_sends_ten_times_as_much_gets_the_same_tokens() -> None:
                 waiting[tenant] -= 1
                 town.enter(len(town.entered) % 2, tenant=tenant)
 
-    town.run(60, arrive)
+    town.run(span_s, arrive)
     one, ten = town.served["one"], town.served["ten"]
     assert abs(one / (one + ten) - 0.5) <= 0.025, (one, ten)
 
 
-def test_weights_of_three_to_one_give_three_to_one() -> None:
+@SPANS
+def test_weights_of_three_to_one_give_three_to_one(span_s: float) -> None:
     town = Town(weights={"three": 3.0})
 
     def arrive() -> None:
         backlogged(town, "three", [0, 1], depth=60)
         backlogged(town, "one", [0, 1], depth=60)
 
-    town.run(60, arrive)
+    town.run(span_s, arrive)
     assert 2.85 <= town.served["three"] / town.served["one"] <= 3.15
 
 
-def test_a_tenant_of_one_router_gets_as_much_as_one_of_three() -> None:
+@SPANS
+def test_a_tenant_of_one_router_gets_as_much_as_one_of_three(span_s: float) -> None:
     town = Town(routers=3)
 
     def arrive() -> None:
         backlogged(town, "everywhere", [0, 1, 2], depth=60)
         backlogged(town, "here", [2], depth=120)
 
-    town.run(60, arrive)
+    town.run(span_s, arrive)
     here, everywhere = town.served["here"], town.served["everywhere"]
     assert abs(here / (here + everywhere) - 0.5) <= 0.025, (here, everywhere)
 
@@ -91,6 +97,7 @@ def test_nothing_is_lost_doubled_starved_or_sent_beyond_the_room(
     st.integers(50, 1500),
     st.integers(1, 20),
 )
+@example(1, 2, 50, 825, 1)
 def test_the_service_of_two_waiting_tenants_is_never_further_apart_than_two_requests_and_a_batch(
     routers: int, engines: int, prompt_a: int, prompt_b: int, output: int
 ) -> None:
@@ -98,10 +105,10 @@ def test_the_service_of_two_waiting_tenants_is_never_further_apart_than_two_requ
     everywhere = list(range(routers))
     largest = max(prompt_a, prompt_b) + output
     batch_tokens = engines * (2 * town.step_tokens + town.slots * output)
-    start, gaps = 0, []
+    start, gaps, depth = 0, [], engines * town.slots  # more than leave at once: both wait all the time
     for tick in range(1000):
-        backlogged(town, "A", everywhere, depth=20, prompt=prompt_a, output=output)
-        backlogged(town, "B", everywhere, depth=20, prompt=prompt_b, output=output)
+        backlogged(town, "A", everywhere, depth=depth, prompt=prompt_a, output=output)
+        backlogged(town, "B", everywhere, depth=depth, prompt=prompt_b, output=output)
         town.tick()
         if tick == 80:
             start = town.served["A"] - town.served["B"]
