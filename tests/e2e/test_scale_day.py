@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from autoscaling import Targets
+from benchmarks.pace import STEP_S
 from cluster import runs
 from cluster.engine_memory import EngineSettings
 from deployments.declare import APPLICATION
@@ -24,7 +25,6 @@ from simulation.outcome import Run
 from simulation.policy import headrace
 from simulation.setup import Setup
 from simulation.trace import Trace
-from tests.e2e.paced import STEP_S
 from tests.e2e.typed import DetachedFleet, detached_fleet
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
@@ -41,7 +41,7 @@ models:
       max_model_len: {CONTEXT_TOKENS}
       max_num_seqs: {SLOTS}
       kv_cache_memory_bytes: {CACHE_BYTES}
-      scheduler_cls: tests.e2e.paced.PacedScheduler
+      scheduler_cls: benchmarks.paced.PacedScheduler
     replicas: {{min: 0, max: {MOST}}}
 router: {{port: {{port}}}}
 scaling: {{ttft_s: {TARGETS.ttft_s}, token_s: {TARGETS.token_s}, hold_s: {TARGETS.hold_s}}}
