@@ -188,6 +188,12 @@ def starts_s(looks: list[Look]) -> list[float]:
     return found
 
 
+def turns(series: list[tuple[float, int]]) -> str:
+    """When a number became another, from its first value on."""
+    changed = [series[0], *(after for before, after in pairwise(series) if after[1] != before[1])]
+    return ", ".join(f"{at_s:.0f} s: {number}" for at_s, number in changed)
+
+
 def wished(run: Run, at_s: float) -> int:
     """What the simulated policy had said at a moment."""
     return next((change.replicas for change in reversed(run.changes) if change.at_s <= at_s), 0)
@@ -208,11 +214,15 @@ def test_a_day_from_nothing_to_three_and_back_loses_nothing_and_goes_as_foreseen
     assert not day.wrong
     assert rates["three"] >= 2.7 * rates["one"]
 
-    startup_s = median(starts_s(day.looks))
+    starts = starts_s(day.looks)
+    startup_s = median(starts)
     run_foreseen, first_s = foreseen(day, startup_s)
     pairs = [(look.wanted, wished(run_foreseen, look.at_s - first_s)) for look in day.looks if look.at_s >= first_s]
     near = sum(abs(wanted - said) <= 1 for wanted, said in pairs) / len(pairs)
-    record_property("start of a replica, s", round(startup_s, 1))
+    record_property("starts of replicas, s", [round(each_s, 1) for each_s in starts])
+    record_property("wished", turns([(look.at_s - first_s, look.wanted) for look in day.looks]))
+    record_property("ran", turns([(look.at_s - first_s, look.running) for look in day.looks]))
+    record_property("foreseen", turns([(change.at_s, change.replicas) for change in run_foreseen.changes]))
     record_property("moments within one replica of the simulated wish", f"{near:.1%} of {len(pairs)}")
     record_property("the same wish", f"{sum(wanted == said for wanted, said in pairs) / len(pairs):.1%}")
     assert near >= 0.95
