@@ -58,16 +58,18 @@ def command(wish: Wish) -> None:
         given = repr(wish.words[0]) if wish.words else "nothing"
         raise bad_input(f"submit: which command? One of {', '.join(COMMANDS)}, got {given}")
     where = head(wish.name, wish.address, wish.token_file)
-    submit(_client(where), wish, where.where, Steps(Console(highlight=False)))
+    # Elsewhere Python is the one that the node's image has first; here, the one that runs the run.
+    python = "python" if where.run is None else sys.executable
+    submit(_client(where), wish, where.where, Steps(Console(highlight=False)), python)
 
 
-def submit(jobs: Jobs, wish: Wish, where: str, steps: Steps) -> None:
+def submit(jobs: Jobs, wish: Wish, where: str, steps: Steps, python: str) -> None:
     """The same, by a client of the cluster's jobs. Raises Failure."""
     with tempfile.TemporaryDirectory(prefix="headrace-job-") as folder:
         words = packed(wish.words, Path(folder))
         try:
             job = jobs.submit_job(
-                entrypoint=shlex.join(["python", "-m", "headrace", *words]),
+                entrypoint=shlex.join([python, "-m", "headrace", *words]),
                 runtime_env={"working_dir": folder},
                 metadata={"headrace": wish.words[0]},
                 entrypoint_num_cpus=wish.cpus,
@@ -139,7 +141,8 @@ async def _show(jobs: Jobs, job: str) -> None:
 def _client(where: Head) -> Jobs:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for chatty in ("job.sdk", "dashboard_sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.ERROR)
     headers = {"Authorization": f"Bearer {where.token}"} if where.token else None
     try:
         return JobSubmissionClient(where.url, headers=headers)

@@ -49,7 +49,9 @@ def _connect(ports: launch.Ports, token: Path, keeper: subprocess.Popen[bytes], 
         with suppress(subprocess.TimeoutExpired):
             keeper.wait(LOOK_EVERY_S)
             raise Failure(f"Ray did not start: {(folder / 'ray.log').read_text()[-2000:]}")
-    # Read when ray is imported.
+    # Read when ray is imported. A token of another cluster would go before the file's.
+    for foreign in launch.FOREIGN:
+        os.environ.pop(foreign, None)
     os.environ |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),

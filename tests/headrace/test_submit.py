@@ -60,7 +60,7 @@ def wish(*words: str, **options: Any) -> Wish:
 
 
 def submits(cluster: Cluster, *words: str, **options: Any) -> None:
-    submit(cluster, wish(*words, **options), "http://head:8265", Steps(Console(highlight=False)))
+    submit(cluster, wish(*words, **options), "http://head:8265", Steps(Console(highlight=False)), "python")
 
 
 def test_a_command_goes_with_its_files_and_prints_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
