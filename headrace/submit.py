@@ -43,7 +43,16 @@ class Wish:
 class Jobs(Protocol):
     """Of ray.job_submission.JobSubmissionClient: what is used here."""
 
-    def submit_job(self, **job: Any) -> str: ...
+    def submit_job(
+        self,
+        *,
+        entrypoint: str,
+        runtime_env: dict[str, Any],
+        metadata: dict[str, str],
+        entrypoint_num_cpus: float,
+        entrypoint_num_gpus: float,
+        entrypoint_memory: int,
+    ) -> str: ...
 
     def tail_job_logs(self, job_id: str) -> AsyncIterator[str]: ...
 
