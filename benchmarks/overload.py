@@ -84,7 +84,7 @@ class Point:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the scenes, prints them as tables and writes them."""
+    """Runs the scenes, prints each as a table, and writes what there is by then."""
     options = _options(argv)
     begun_s, points = time.perf_counter(), list[Point]()
     for scene in SCENES[:2] if options.quick else SCENES:
@@ -92,7 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             for seed in range(options.seeds):
                 points += played(scene, replicas, seed, options)
             print(table(points, scene.name, replicas), flush=True)
-    result = {
+            if options.out:
+                Path(options.out).write_text(json.dumps(_result(options, points, begun_s), indent=1) + "\n")
+
+
+def _result(options: argparse.Namespace, points: Sequence[Point], begun_s: float) -> dict[str, Any]:
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine_facts(),
         "model": MODEL,
@@ -103,8 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "scenes": [asdict(scene) for scene in SCENES],
         "points": [asdict(point) for point in points],
     }
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 def played(scene: Scene, replicas: int, seed: int, options: argparse.Namespace) -> Iterator[Point]:

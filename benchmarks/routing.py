@@ -90,15 +90,20 @@ class Point:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the grid, prints it as a table and writes it."""
+    """Runs the grid, prints each scene as a table, and writes what there is by then."""
     options = _options(argv)
     begun_s, points = time.perf_counter(), list[Point]()
-    for scene in QUICK if options.quick else SCENES:
+    for scene in [one for one in SCENES if one.name in options.scene]:
         for replicas in options.replicas:
             for seed in range(options.seeds):
                 points += played(scene, replicas, seed, options)
             print(table(points, scene.name, replicas), flush=True)
-    result = {
+            if options.out:
+                Path(options.out).write_text(json.dumps(_result(options, points, begun_s), indent=1) + "\n")
+
+
+def _result(options: argparse.Namespace, points: Sequence[Point], begun_s: float) -> dict[str, Any]:
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine_facts(),
         "model": MODEL,
@@ -109,8 +114,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ratios": ratios(points),
         "points": [asdict(point) for point in points],
     }
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 def played(scene: Scene, replicas: int, seed: int, options: argparse.Namespace) -> Iterator[Point]:
@@ -211,6 +214,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", default="../shared/data/traces", help="folder of the traces")
     parser.add_argument("--gpu", default="h200", choices=sorted(BY_NAME), help="device of each replica (h200)")
+    names = [scene.name for scene in SCENES]
+    parser.add_argument("--scene", action="append", choices=names, help="one of them; again for more (all)")
     parser.add_argument("--replicas", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--span", type=float, default=90.0, help="seconds over which requests come (90)")
@@ -219,6 +224,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.quick:
         options.replicas, options.seeds, options.span = [4, 16], 1, 45.0
+    options.scene = options.scene or ([scene.name for scene in QUICK] if options.quick else names)
     return options
 
 

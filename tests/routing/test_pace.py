@@ -21,7 +21,13 @@ def test_equal_replicas_are_equal_whatever_they_measured(steps: list[float]) -> 
     assert max(seconds.values()) == pytest.approx(min(seconds.values()))
 
 
-@given(st.lists(st.floats(400, 1600), min_size=3, max_size=8), st.floats(400, 1600))
+@given(st.lists(st.tuples(step_tokens, st.floats(1.0, 1.39)), min_size=1, max_size=8))
+def test_contexts_of_unequal_length_make_no_replica_slow(steps: list[tuple[float, float]]) -> None:
+    seconds = token_seconds({str(place): measured(*one) for place, one in enumerate(steps)})
+    assert max(seconds.values()) == pytest.approx(min(seconds.values()))
+
+
+@given(st.lists(st.floats(640, 1600), min_size=3, max_size=8), st.floats(640, 1600))
 def test_one_that_is_slowed_four_times_is_seen_to_be_slow_and_the_others_are_not(
     steps: list[float], slow: float
 ) -> None:

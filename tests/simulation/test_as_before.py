@@ -55,9 +55,9 @@ def run(*, prefixes: bool, failure_s: float, kv_blocks: int) -> Run:
 @pytest.mark.parametrize(
     ("prefixes", "failure_s", "kv_blocks", "first_s", "last_s", "queued", "found", "failures"),
     [
-        (False, float("inf"), 4_096, 0.0930709171418, 4.58459430399, 0, 0, 0),
-        (True, 200.0, 4_096, 0.136938636441, 5.01734603496, 197, 1_156_288, 5),
-        (True, float("inf"), 700, 15.5387089465, 19.1861579508, 59_955, 395_520, 0),
+        (False, float("inf"), 4_096, 0.0928299494800, 4.58232554208, 0, 0, 0),
+        (True, 200.0, 4_096, 0.140927397960, 5.03234354305, 227, 1_147_584, 5),
+        (True, float("inf"), 700, 15.3028013851664, 18.9738183709164, 59_086, 398_080, 0),
     ],
     ids=["plain", "prefixes and failures", "preemptions"],
 )
