@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +103,15 @@ def test_a_job_can_be_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "never shown" not in said
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where whoever started the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("stops", "says"), [(False, "goes on there"), (True, "is told to stop")])
 def test_ctrl_c_leaves_a_job_or_ends_it_as_asked(stops: bool, says: str) -> None:
     cluster = Cluster(prints=("a", "b", "c"), interrupts=True)
