@@ -3,7 +3,7 @@
 The engine binds, routers connect: ZeroMQ with CURVE, and only routers whose public key came over the Serve
 handle are let in. Everything said in one event-loop turn leaves as one frame. Memory is bounded: what a slow
 router has not taken yet is merged, choice by choice, never queued frame by frame. A peer that is silent for
-SILENCE_S, or whose frames have a gap, is lost.
+SILENCE_S while this side runs, or whose frames have a gap, is lost.
 """
 
 import asyncio
@@ -75,6 +75,7 @@ class EngineEnd:
         self._wire = Wire(socket, self._hear)
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
+        self._due_s = monotonic() + BEAT_S / 2
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
     def callback(self, _domain: str, key: bytes) -> bool:
@@ -178,12 +179,14 @@ class EngineEnd:
 
     def _tick(self) -> None:
         self._wire.read()
-        now_s = monotonic()
+        now_s, late_s = monotonic(), _late_s(self._due_s)
         for router, peer in list(self._routers.items()):
+            peer.heard_s = min(now_s, peer.heard_s + late_s)
             if now_s - peer.heard_s > SILENCE_S:
                 self._lose(router)
             elif peer.full or now_s - peer.spoke_s > BEAT_S / 2:
                 self._send(router, peer, self._load())
+        self._due_s = monotonic() + BEAT_S / 2
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
 
@@ -219,6 +222,7 @@ class RouterEnd:
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._send()
+        self._due_s = monotonic() + BEAT_S / 2
         self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
 
     def say(self, message: Submit | Call | Cancel | Took) -> None:
@@ -280,10 +284,17 @@ class RouterEnd:
     def _tick(self) -> None:
         self._wire.read()
         now_s = monotonic()
+        self._heard_s = min(now_s, self._heard_s + _late_s(self._due_s))
         if now_s - self._heard_s > SILENCE_S:
             self._lose(f"silent for {now_s - self._heard_s:.1f} s")
             return
         if self._messages or now_s - self._spoke_s > BEAT_S / 2:
             self._send()
         if self.alive:
+            self._due_s = monotonic() + BEAT_S / 2
             self._beat = self._loop.call_later(BEAT_S / 2, self._tick)
+
+
+def _late_s(due_s: float) -> float:
+    """By how much this process itself stood still: for so long it could hear nobody, and that is no peer's silence."""
+    return max(0.0, monotonic() - due_s)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from subprocess import PIPE, Popen
@@ -18,6 +19,7 @@ import zmq.utils.monitor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments import link
 from deployments.frames import (
     BEAT_S,
     SILENCE_S,
@@ -66,6 +68,18 @@ async def test_messages_and_answers_arrive_in_order() -> None:
         said = [delta for frame in router_ear.frames for delta in frame.deltas]
         assert [(delta.request, delta.text) for delta in said] == [(i, f"text {i}") for i in range(50)]
         assert router_ear.frames[-1].failures == [Failure(50, 0, 400, "no", "top_p")]
+
+
+async def test_who_stands_still_blames_no_peer_for_the_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "BEAT_S", 0.1)
+    monkeypatch.setattr(link, "SILENCE_S", 0.3)
+    engine_ear, router_ear = Ear(), Ear()
+    with engine_end(engine_ear) as engine, router_end(router_ear, engine):
+        await router_ear.until(lambda: router_ear.heard)
+        threading.Event().wait(0.8)  # the event loop of both
+        heard = len(router_ear.heard)
+        await router_ear.until(lambda: len(router_ear.heard) >= heard + 4)
+        assert (engine_ear.lost, router_ear.lost) == ([], [])
 
 
 async def test_one_turn_is_one_frame_in_both_directions() -> None:
