@@ -10,12 +10,10 @@ more, times the replicas.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -25,9 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine_facts import machine_facts
 from benchmarks.routing import AZURE, OURS, ROUTERS, SHORT, run_of
-from benchmarks.routing_scene import CONTEXT_TOKENS, MODEL, WARM, fleet
+from benchmarks.routing_scene import CONTEXT_TOKENS, WARM, fleet, sweep
 from cluster.device_facts import BY_NAME
 from deployments.fleet import RouterSettings
 from routing import Request, Tier
@@ -86,27 +83,13 @@ class Point:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the scenes, prints each as a table, and writes what there is by then."""
     options = _options(argv)
-    begun_s, points = time.perf_counter(), list[Point]()
-    for scene in SCENES[:2] if options.quick else SCENES:
-        for replicas in options.replicas:
-            for seed in range(options.seeds):
-                points += played(scene, replicas, seed, options)
-            print(table(points, scene.name, replicas), flush=True)
-            if options.out:
-                Path(options.out).write_text(json.dumps(_result(options, points, begun_s), indent=1) + "\n")
+    sweep(SCENES[:2] if options.quick else SCENES, options, played=played, table=table, more=_more)
 
 
-def _result(options: argparse.Namespace, points: Sequence[Point], begun_s: float) -> dict[str, Any]:
+def _more(points: Sequence[Point]) -> dict[str, Any]:
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine_facts(),
-        "model": MODEL,
-        "device": options.gpu,
-        "span_s": options.span,
         "targets_s": [value if value < inf else None for value in TARGET_S],
-        "seconds": time.perf_counter() - begun_s,
         "scenes": [asdict(scene) for scene in SCENES],
-        "points": [asdict(point) for point in points],
     }
 
 

@@ -8,12 +8,10 @@ of the same seed: their mean, the least and the most.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -22,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from autoscaling import Targets
-from benchmarks.machine_facts import machine_facts
-from benchmarks.routing_scene import CONTEXT_TOKENS, MODEL, WARM, busy_s, fleet, ideal_tokens, loaded, step_costs
+from benchmarks.routing_scene import CONTEXT_TOKENS, WARM, busy_s, fleet, ideal_tokens, loaded, step_costs, sweep
 from cluster.device_facts import BY_NAME
 from simulation.baselines import Wanted
 from simulation.choosers import CHOOSERS
@@ -92,28 +89,11 @@ class Point:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the grid, prints each scene as a table, and writes what there is by then."""
     options = _options(argv)
-    begun_s, points = time.perf_counter(), list[Point]()
-    for scene in [one for one in SCENES if one.name in options.scene]:
-        for replicas in options.replicas:
-            for seed in range(options.seeds):
-                points += played(scene, replicas, seed, options)
-            print(table(points, scene.name, replicas), flush=True)
-            if options.out:
-                Path(options.out).write_text(json.dumps(_result(options, points, begun_s), indent=1) + "\n")
+    sweep([one for one in SCENES if one.name in options.scene], options, played=played, table=table, more=_more)
 
 
-def _result(options: argparse.Namespace, points: Sequence[Point], begun_s: float) -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine_facts(),
-        "model": MODEL,
-        "device": options.gpu,
-        "span_s": options.span,
-        "seconds": time.perf_counter() - begun_s,
-        "scenes": [asdict(scene) for scene in SCENES],
-        "ratios": ratios(points),
-        "points": [asdict(point) for point in points],
-    }
+def _more(points: Sequence[Point]) -> dict[str, Any]:
+    return {"scenes": [asdict(scene) for scene in SCENES], "ratios": ratios(points)}
 
 
 def played(scene: Scene, replicas: int, seed: int, options: argparse.Namespace) -> Iterator[Point]:

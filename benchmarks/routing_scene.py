@@ -1,11 +1,20 @@
 """In which fleets, and under which requests, are routers compared? Engines by data sheets, conversations of a trace."""
 
+import argparse
+import json
+import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaling import StepCosts, Targets
+from benchmarks.machine_facts import machine_facts
 from benchmarks.published_models import published
 from cluster.device_facts import BY_NAME
 from cluster.engine_memory import default_settings
@@ -114,3 +123,29 @@ def loaded(trace: Trace, costs: StepCosts, *, busy_s: float, span_s: float, seed
         count += 1
         done_s += float(work[talk[kept & (times >= WARM * span_s)]].sum())
     return trace.taken(np.array(chosen), np.array(at_s), np.array(copies))
+
+
+def sweep(
+    scenes: Iterable[Any],
+    options: argparse.Namespace,
+    *,
+    played: Callable[[Any, int, int, argparse.Namespace], Iterable[Any]],
+    table: Callable[[Sequence[Any], str, int], str],
+    more: Callable[[Sequence[Any]], dict[str, Any]],
+) -> None:
+    """Plays each scene with each number of replicas and seed, prints it as a table, and writes what there is by then.
+
+    `more(points)` is what the file says beside the points, and when, where and of what they are.
+    """
+    begun_s, points = time.perf_counter(), list[Any]()
+    for scene in scenes:
+        for replicas in options.replicas:
+            for seed in range(options.seeds):
+                points += played(scene, replicas, seed, options)
+            print(table(points, scene.name, replicas), flush=True)
+            if options.out:
+                facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
+                facts |= {"model": MODEL, "device": options.gpu, "span_s": options.span}
+                facts |= {"seconds": time.perf_counter() - begun_s} | more(points)
+                told = facts | {"points": [asdict(point) for point in points]}
+                Path(options.out).write_text(json.dumps(told, indent=1) + "\n")

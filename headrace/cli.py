@@ -32,6 +32,12 @@ k8s = typer.Typer(
 app.add_typer(k8s, name="k8s")
 
 Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
+]
+TokenFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Ray's token. Default: as Ray finds it (~/.ray/auth_token).")
+]
 FleetOrModel = Annotated[
     str | None,
     typer.Argument(
@@ -101,13 +107,9 @@ def serve(
 @app.command()
 def deploy(
     file: Annotated[str | None, typer.Argument(metavar="FLEET.YAML", help="Default: ./fleet.yaml.")] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
-    ] = None,
+    address: Address = None,
     name: Name = "default",
-    token_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Ray's token. Default: as Ray finds it (~/.ray/auth_token).")
-    ] = None,
+    token_file: TokenFile = None,
     diff: Annotated[bool, typer.Option("--diff", help="Only show what differs from what runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
     timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Patience with the update.")] = 1800,
@@ -137,13 +139,9 @@ def deploy(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
-    address: Annotated[
-        str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
-    ] = None,
+    address: Address = None,
     name: Name = "default",
-    token_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Ray's token. Default: as Ray finds it (~/.ray/auth_token).")
-    ] = None,
+    token_file: TokenFile = None,
     cpus: Annotated[float, typer.Option(min=0, help="Logical CPUs that the job takes from the cluster.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that it takes, all on one node.")] = 0,
     memory: Annotated[float, typer.Option(metavar="GB", min=0, help="Memory that it takes; 0: not counted.")] = 0,

@@ -1,7 +1,7 @@
 """Which Ray is meant, and how is it asked: a run of this machine, or a cluster elsewhere?"""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,32 +18,23 @@ TOKEN = Path("~/.ray/auth_token")
 class Head:
     """A Ray head that answers."""
 
-    url: str
-    """Of its dashboard."""
-    token: str | None = field(repr=False)
+    rest: ServeRest
     where: str
     """As the user knows it."""
     run: Run | None
     """The run of this machine, if it is one."""
-    rest: ServeRest
 
 
 def head(name: str, address: str | None, token_file: str | None) -> Head:
     """The head at an address, else that of a live run. Raises Failure when it does not answer."""
     if address is None:
-        found = _of_run(live_run(name))
+        run = live_run(name)
+        found = Head(of_run(run), f"run {name!r}", run)
     else:
-        url, token = _url(address), _token(token_file)
-        found = Head(url, token, address, None, ServeRest(url, token))
+        found = Head(ServeRest(_url(address), _token(token_file)), address, None)
     if not found.rest.is_up():
         raise Failure(f"no Ray dashboard answers at {found.where}: is the address right, and the token (--token-file)?")
     return found
-
-
-def _of_run(run: Run) -> Head:
-    rest = of_run(run)
-    assert run.dashboard_url is not None, "a run whose Ray runs has one"
-    return Head(run.dashboard_url, run.token.read_text().strip(), f"run {run.name!r}", run, rest)
 
 
 def _url(address: str) -> str:

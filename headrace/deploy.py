@@ -19,7 +19,7 @@ from headrace import diagnosis
 from headrace.checks import check_hardware, check_port
 from headrace.cluster_head import Head, head
 from headrace.driver import fetched, stored
-from headrace.failure import Failure, bad_input
+from headrace.failure import INTERRUPTED, Failure, bad_input
 from headrace.fetching import MADE_HERE
 from headrace.fitting import settled
 from headrace.fleet_changes import changes, effects
@@ -29,7 +29,6 @@ from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
 
 LOOK_EVERY_S = 0.5
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

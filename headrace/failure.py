@@ -1,5 +1,8 @@
 """How does a command say that it can't go on? With lines for the user and an exit code."""
 
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended."""
+
 
 class Failure(Exception):
     """Ends the command: its text is printed as it is, without a traceback."""

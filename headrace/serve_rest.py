@@ -25,12 +25,9 @@ class ServeRest:
     """A client of one Ray head; without a token where that asks for none."""
 
     def __init__(self, dashboard_url: str, token: str | None) -> None:
-        self._http = httpx.Client(
-            base_url=dashboard_url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=10.0,
-            trust_env=False,
-        )
+        self.url = dashboard_url
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=dashboard_url, headers=self.headers, timeout=10.0, trust_env=False)
 
     def close(self) -> None:
         """Gives its connections up."""

@@ -14,14 +14,13 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from headrace.cluster_head import Head, head
-from headrace.failure import Failure, bad_input
+from headrace.failure import INTERRUPTED, Failure, bad_input
 from headrace.steps import Steps
 
 COMMANDS = ("compress", "calibrate", "simulate")
 """What computes for long and leaves files or prints; the others serve, or look at this machine."""
 MOST_BYTES = 100 << 20
 """Of the files that go along; Ray takes no more."""
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,9 +151,8 @@ def _client(where: Head) -> Jobs:
 
     for chatty in ("job.sdk", "dashboard_sdk"):
         logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.ERROR)
-    headers = {"Authorization": f"Bearer {where.token}"} if where.token else None
     try:
-        return JobSubmissionClient(where.url, headers=headers)
+        return JobSubmissionClient(where.rest.url, headers=dict(where.rest.headers))
     except (ConnectionError, RuntimeError) as error:
         raise Failure(f"{where.where} takes no jobs: {error}") from None
 

@@ -7,7 +7,9 @@ import pytest
 
 from headrace.fetching import resolve
 from tests.deployments import two_servers
+from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.fake_server import FakeServer, fake_server
+from tests.deployments.http_served import Served, idle, serve
 from tests.deployments.lane_ends import Door, check, make_door, turn
 
 CHAT_TEMPLATE = (
@@ -51,6 +53,27 @@ def server(tokenizer_folder: Path) -> Iterator[FakeServer]:
         yield server
         rest = server.settle(idle)
         assert (rest["open"], rest["errors"]) == (0, [])
+
+
+@pytest.fixture(scope="module")
+async def shared(tokenizer_folder: Path) -> AsyncIterator[Served]:
+    async with serve(tokenizer_folder, FakeEngine(slots=4)) as served:
+        yield served
+
+
+@pytest.fixture
+async def served(shared: Served) -> AsyncIterator[Served]:
+    """A server that must have nothing left at the end, whatever its clients did."""
+    shared.engine.forget()
+    yield shared
+    await idle(shared)
+
+
+@pytest.fixture
+async def fresh(tokenizer_folder: Path) -> AsyncIterator[Served]:
+    """A server that a test may break."""
+    async with serve(tokenizer_folder, FakeEngine(slots=4)) as served:
+        yield served
 
 
 @pytest.fixture(scope="package")

@@ -27,6 +27,7 @@ from deployments.router_metrics import RouterMetrics
 from tests.deployments.fake_engine import FakeEngine, Said, expected
 
 MODEL = "tiny"
+CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 USUAL = RouterSettings()
 
 
@@ -82,6 +83,11 @@ class Served:
             client.setblocking(False)
             client.sendall(head.encode() + content)
             yield client
+
+
+def do(what: str, **fields: Any) -> dict[str, Any]:
+    """The body of a request of which a small application does this."""
+    return {"model": MODEL, "do": what, **fields}
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """Which requests reach vLLM's own application, and do they as they were sent?"""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +9,9 @@ import pytest
 from deployments.fleet import RouterSettings
 from deployments.forward import ROUTES, anthropic
 from tests.deployments.fake_engine import FakeEngine
-from tests.deployments.http_served import MODEL, Served, idle, serve
+from tests.deployments.http_served import CHAT, MODEL, RESPONSES, TEXT, Served, do, serve
 
 pytestmark = pytest.mark.anyio
-
-CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-
-
-@pytest.fixture(scope="module")
-async def shared(tokenizer_folder: Path) -> AsyncIterator[Served]:
-    async with serve(tokenizer_folder, FakeEngine(slots=4)) as served:
-        yield served
-
-
-@pytest.fixture
-async def served(shared: Served) -> AsyncIterator[Served]:
-    """A server that must have nothing left at the end, whatever its clients did."""
-    shared.engine.forget()
-    yield shared
-    await idle(shared)
-
-
-@pytest.fixture
-async def fresh(tokenizer_folder: Path) -> AsyncIterator[Served]:
-    """A server that a test may break."""
-    async with serve(tokenizer_folder, FakeEngine(slots=4)) as served:
-        yield served
-
-
-def do(what: str, **fields: Any) -> dict[str, Any]:
-    return {"model": MODEL, "do": what, **fields}
 
 
 @pytest.mark.parametrize("path", ROUTES)

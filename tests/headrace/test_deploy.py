@@ -2,10 +2,8 @@
 
 import copy
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import yaml
 
 from headrace.deploy import Wish, command
 from headrace.failure import Failure
+from tests.headrace.http_answers import listening
 
 PATH = "/api/serve/applications/"
 
@@ -29,7 +28,11 @@ class Serve:
     puts: list[dict[str, Any]] = field(default_factory=list)
     clock_s: float = 1.0
 
-    def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, Any]:
+    def answer(self, method: str, path: str, token: str, body: str) -> tuple[int, str]:
+        status, said = self.respond(method, path, token, body)
+        return status, json.dumps(said)
+
+    def respond(self, method: str, path: str, token: str, body: str) -> tuple[int, Any]:
         if token != f"Bearer {self.token}":
             return 401, {}
         if path == "/api/ray/version":
@@ -70,29 +73,8 @@ class Serve:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     serve = Serve()
     monkeypatch.setenv("RAY_AUTH_TOKEN", serve.token)
-
-    class Handler(BaseHTTPRequestHandler):
-        def reply(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, said = serve.answer(self.command, self.path, self.headers.get("Authorization") or "", body)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(said).encode())
-
-        do_GET = do_PUT = reply
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        serve.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield serve
-        finally:
-            http.shutdown()
-            thread.join()
+    with listening(serve.answer) as serve.url:
+        yield serve
 
 
 @dataclass

@@ -3,11 +3,9 @@
 import json
 import shlex
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from cluster.runs import Run
 from headrace import ask
 from headrace.observe import observe
 from headrace.serve_rest import ServeRefused, ServeRest, of_run
+from tests.headrace.http_answers import listening
 
 
 @dataclass
@@ -33,30 +32,12 @@ class Server:
 def serving(answers: dict[str, tuple[int, str]]) -> Iterator[Server]:
     server = Server(answers)
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            said = f"{self.command} {self.path}"
-            server.seen.append((said, self.headers.get("Authorization") or "", body))
-            status, text = server.answers.get(said, (404, ""))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
+    def answer(method: str, path: str, authorization: str, body: str) -> tuple[int, str]:
+        server.seen.append((f"{method} {path}", authorization, body))
+        return server.answers.get(f"{method} {path}", (404, ""))
 
-        do_GET = do_POST = do_PUT = do_DELETE = answer
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with listening(answer) as server.url:
+        yield server
 
 
 def event(text: str = "", **fields: object) -> str:
