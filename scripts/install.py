@@ -29,6 +29,11 @@ SUPPORTED = ((3, 11), (3, 12))
 TORCH_INDEX = os.environ.get("HEADRACE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 # Nothing needs them. vLLM brings their CUDA builds, beside which a CPU torch breaks transformers' imports.
 UNNEEDED = ("torchvision", "torchaudio", "torchcodec")
+# vLLM itself chooses the build of its kernels that this CPU can run (AVX-512 or AVX2), and only warns when none loads.
+KERNELS = (
+    "import torch, vllm.v1.worker.cpu_worker; from vllm.platforms import current_platform;"
+    " current_platform.import_kernels(); torch.ops._C.cpu_attention_with_kv_cache"
+)
 # lm-eval imports it for scores that no task here has, but transformers wherever it lies: a tenth of the CPU time in
 # which an engine starts.
 UNUSED = ("scikit-learn",)
@@ -241,12 +246,16 @@ def check_engine(variant: str) -> None:
 
     What is imported is compiled for good, which takes most of the time: every start profits.
     """
-    kernels = ", vllm._C, vllm.v1.worker.cpu_worker" if variant == "cpu" else ""
-    tried = run_python(
-        f"import ray.serve, transformers, vllm.v1.engine.async_llm, vllm.model_executor.models.llama{kernels}"
-    )
+    imports = "import ray.serve, transformers, vllm.v1.engine.async_llm, vllm.model_executor.models.llama"
+    tried = run_python(f"{imports}; {KERNELS}" if variant == "cpu" else imports)
     if tried.returncode:
-        raise Stop(f"the installation is broken: {tried.stderr.strip().splitlines()[-1]}")
+        raise Stop(f"the installation is broken: {reason(tried.stderr)}")
+
+
+def reason(stderr: str) -> str:
+    """What went wrong, of all that a failed process said: the C++ error's own line, else the last line."""
+    lines = stderr.strip().splitlines() or ["it ended without a word"]
+    return next((line.strip() for line in lines if line.lstrip().startswith("what():")), lines[-1])
 
 
 def is_installed(name: str) -> bool:

@@ -12,11 +12,13 @@ import pytest
 from cluster.processes import MARK, Process, command_line, end_run, identify, marked, send, wait
 
 RAY = (
-    "import subprocess, sys, time;"
-    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True);"
-    "print('up', flush=True); time.sleep(600)"
+    "import subprocess, sys, time; child = 'import time; print(1, flush=True); time.sleep(600)';"
+    "subprocess.Popen([sys.executable, '-c', child], start_new_session=True); time.sleep(600)"
 )
-"""Stands for Ray: a process with a child that would outlive it."""
+"""Stands for Ray: a process with a child that would outlive it, and that says when it is up.
+
+Until its program has begun, a child has no environment that others can read.
+"""
 DRIVER = (
     "import os, subprocess, sys, time;"
     "subprocess.Popen([sys.executable, '-m', 'cluster.keeper', sys.argv[1], str(os.getpid()),"
@@ -36,7 +38,7 @@ class Story:
         self.popen.stdout.readline()
         self.driver = self.known(self.popen.pid)
         self.keeper = self.find("cluster.keeper")
-        self.ray = self.find("'up'", but=self.keeper)
+        self.ray = self.find("child =", but=self.keeper)
 
     def known(self, pid: int) -> Process:
         process = identify(pid)
@@ -53,11 +55,13 @@ class Story:
 @pytest.fixture
 def story() -> Iterator[Story]:
     story = Story()
-    assert len(marked(story.run_id)) == 3
-    yield story
-    story.popen.kill()
-    end_run(story.run_id, grace_s=0)
-    story.popen.communicate()
+    try:
+        assert len(marked(story.run_id)) == 3
+        yield story
+    finally:
+        story.popen.kill()
+        end_run(story.run_id, grace_s=0)
+        story.popen.communicate()
 
 
 def test_when_the_driver_is_killed_nothing_stays(story: Story) -> None:
