@@ -10,32 +10,24 @@ is scheduling, queueing, batching and the choice of a replica. What a step lasts
 
 import asyncio
 import json
-import os
-import secrets
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import numpy as np
 import typer
-import yaml
 
 from autoscaling import Targets
+from benchmarks.live_fleet import as_run, engine, fleet, kv_tokens, played
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.pace import STEP_S
-from benchmarks.servers import free_port
 from cluster.engine_memory import EngineSettings
-from headrace.folders import made, run_folder
 from simulation.fleet import simulate
-from simulation.outcome import waits
+from simulation.outcome import Run, waits
 from simulation.policy import headrace
 from simulation.setup import Setup
 from simulation.trace import Trace
@@ -43,22 +35,12 @@ from simulation.trace import Trace
 NAME = "fidelity"
 SLOTS, CONTEXT_TOKENS, STEP_TOKENS, BLOCK_TOKENS = 16, 512, 512, 16
 CACHE_BYTES = 128 << 20
-ENGINE: dict[str, Any] = {
-    "dtype": "float32",
-    "max_model_len": CONTEXT_TOKENS,
-    "max_num_seqs": SLOTS,
-    "max_num_batched_tokens": STEP_TOKENS,
-    "kv_cache_memory_bytes": CACHE_BYTES,
-    "scheduler_cls": "benchmarks.paced.PacedScheduler",
-}
+ENGINE = engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS, step_tokens=STEP_TOKENS, cache_bytes=CACHE_BYTES)
 LOADS = {"half": 0.5, "most": 0.85, "more": 1.15}
 """Shares of the tokens that the slots can make: light, heavy, and a queue that grows."""
 ANSWER_TOKENS, PROMPT_TOKENS = 32, 96
 """In the mean; both are drawn from log-normal distributions."""
-VOCABULARY = range(100, 900)
-"""Of which prompts are drawn, so that no two share a prefix."""
 TOLERANCE = 0.15
-PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,14 +84,14 @@ def requests(load: float, replicas: int, lasting_s: float, seed: int) -> Trace:
     return Trace(at_s=at_s - at_s[0], prompt_tokens=prompts, output_tokens=answers)
 
 
-def simulated(trace: Trace, replicas: int, kv_tokens: int) -> Seen:
+def simulated(trace: Trace, replicas: int, cache_tokens: int) -> Seen:
     """What the simulator says."""
     settings = EngineSettings(
         max_sequences=SLOTS, batched_tokens=STEP_TOKENS, context_tokens=CONTEXT_TOKENS, block_tokens=BLOCK_TOKENS
     )
     setup = Setup(
         settings=settings,
-        kv_blocks=kv_tokens // BLOCK_TOKENS,
+        kv_blocks=cache_tokens // BLOCK_TOKENS,
         step=lambda chunks: STEP_S,
         plans_ahead=False,
         min_replicas=replicas,
@@ -118,97 +100,39 @@ def simulated(trace: Trace, replicas: int, kv_tokens: int) -> Seen:
     )
     targets = Targets()
     run = simulate(trace, setup, headrace(targets), targets)
+    return seen(run)
+
+
+def live(url: str, trace: Trace, seed: int) -> Seen:
+    """What users of a fleet saw. Raises httpx.HTTPError or AssertionError if a request fails."""
+    return seen(as_run(trace, asyncio.run(played(url, trace, seed=seed, model_of=lambda place: "tiny"))))
+
+
+def seen(run: Run) -> Seen:
+    """Figures of a run in which all were answered."""
     ttft_s, token_s = waits(run)
-    return _seen(ttft_s.tolist(), token_s.tolist(), int(trace.output_tokens.sum()), float(run.last_s.max()))
-
-
-async def played(url: str, trace: Trace, seed: int) -> Seen:
-    """The same requests, sent to a fleet at their times. Raises httpx.HTTPError or AssertionError if one fails."""
-    source, began_s = np.random.default_rng(seed), time.monotonic()
-    times: list[tuple[float, float, int]] = []
-
-    async def one(http: httpx.AsyncClient, at_s: float, prompt_tokens: int, output_tokens: int) -> None:
-        ids = source.choice(np.array(VOCABULARY), size=prompt_tokens).tolist()
-        body = {"model": "tiny", "prompt": ids, "max_tokens": output_tokens, "ignore_eos": True, "stream": True}
-        await asyncio.sleep(max(0.0, began_s + at_s - time.monotonic()))
-        sent_s, stamps = time.monotonic(), []
-        async with http.stream("POST", "/v1/completions", json=body) as answer:
-            assert answer.status_code == 200, await answer.aread()
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {"):
-                    stamps.append(time.monotonic())
-        times.append((stamps[0] - sent_s, (stamps[-1] - stamps[0]) / max(1, output_tokens - 1), output_tokens))
-
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with (
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, limits=limits) as http,
-        asyncio.TaskGroup() as group,
-    ):
-        for at_s, prompt_tokens, output_tokens in zip(
-            trace.at_s.tolist(), trace.prompt_tokens.tolist(), trace.output_tokens.tolist(), strict=True
-        ):
-            group.create_task(one(http, at_s, prompt_tokens, output_tokens))
-    lasted_s = time.monotonic() - began_s
-    ttft_s, token_s, tokens = (list(each) for each in zip(*times, strict=True))
-    return _seen(ttft_s, token_s, sum(tokens), lasted_s)
-
-
-def _seen(ttft_s: Sequence[float], token_s: Sequence[float], tokens: int, lasted_s: float) -> Seen:
     half, most = np.percentile(ttft_s, [50, 95])
     return Seen(
         ttft_p50_s=float(half),
         ttft_p95_s=float(most),
-        token_s=statistics.median(token_s),
-        tokens_per_s=tokens / lasted_s,
+        token_s=float(np.median(token_s)),
+        tokens_per_s=float(run.trace.output_tokens.sum()) / run.end_s,
     )
-
-
-@contextmanager
-def fleet(replicas: int) -> Iterator[str]:
-    """URL of a fleet with so many replicas, which is gone afterwards."""
-    port, root = free_port(), str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment, command = os.environ | {"PYTHONPATH": path}, [sys.executable, "-m", "headrace"]
-    model = {"name": "tiny", "source": "tiny", "engine": ENGINE, "replicas": {"min": replicas, "max": replicas}}
-    try:
-        with made(run_folder(f"{NAME}-{secrets.token_hex(4)}")) as place:
-            file = place / "fleet.yaml"
-            file.write_text(yaml.safe_dump({"models": [model], "router": {"port": port}}))
-            started = [*command, "serve", str(file), "--detach", "--name", NAME]
-            subprocess.run(started, stdout=sys.stderr, env=environment, check=True)
-        url = f"http://127.0.0.1:{port}"
-        _await_all(url, replicas)
-        yield url
-    finally:
-        subprocess.run([*command, "stop", "--name", NAME], stdout=sys.stderr, check=False)
-
-
-def _await_all(url: str, replicas: int) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while len(_gauges(url, "headrace_replica_kv_free_tokens")) < replicas:
-        if time.monotonic() > end_s:
-            raise typer.TyperException(f"not all of {replicas} replicas came within {PATIENCE_S:.0f} s")
-        time.sleep(0.5)
-
-
-def _gauges(url: str, name: str) -> list[float]:
-    text = httpx.get(f"{url}/metrics", trust_env=False).raise_for_status().text
-    return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name}{{")]
 
 
 def compare(replicas: Sequence[int], rounds: int, lasting_s: float) -> Iterator[Pair]:
     """Every load in every round; live and simulated figures of the same requests."""
     for count in replicas:
-        with fleet(count) as url:
-            kv_tokens = int(min(_gauges(url, "headrace_replica_kv_free_tokens")))
-            asyncio.run(played(url, requests(0.5, count, 5.0, seed=99), seed=99))
+        with fleet(NAME, {"tiny": count}, ENGINE) as url:
+            cache_tokens = kv_tokens(url)
+            live(url, requests(0.5, count, 5.0, seed=99), seed=99)
             for number in range(1, rounds + 1):
                 for load, share in LOADS.items():
                     trace = requests(share, count, lasting_s, seed=number)
-                    live = asyncio.run(played(url, trace, seed=1000 * count + number))
-                    told = simulated(trace, count, kv_tokens)
+                    found = live(url, trace, seed=1000 * count + number)
+                    told = simulated(trace, count, cache_tokens)
                     yield Pair(
-                        replicas=count, load=load, round=number, requests=trace.requests, live=live, simulated=told
+                        replicas=count, load=load, round=number, requests=trace.requests, live=found, simulated=told
                     )
 
 

@@ -103,7 +103,7 @@ def played(scene: Scene, replicas: int, seed: int, options: argparse.Namespace) 
     tiers = np.random.default_rng(seed).choice(len(Tier), size=trace.requests, p=scene.shares)
     for name in ROUTERS:
         begun_s = time.perf_counter()
-        run = run_of(trace, setup, _told(tiers) if name == OURS else ROUTERS[name], seed)
+        run = run_of(trace, setup, told_tiers(tiers) if name == OURS else ROUTERS[name], seed)
         print(f"{scene.name} {replicas} #{seed} {name}: {time.perf_counter() - begun_s:.1f} s", file=sys.stderr)
         told = {"scene": scene.name, "replicas": replicas, "seed": seed, "router": name}
         yield point(run, tiers, capacity=capacity, span_s=options.span, **told)
@@ -158,7 +158,7 @@ def table(points: Sequence[Point], scene: str, replicas: int) -> str:
         f"{'router':14} {'TTFT p50':>9} {'p95':>9}  {'met: int':>8} {'std':>5} {'batch':>5} "
         f"{'goodput':>8} {'served':>7} {'refused':>7}",
     ]
-    for name in ROUTERS:
+    for name in [name for name in ROUTERS if any(one.router == name for one in here)]:
         ones = [one for one in here if one.router == name]
         met = [_mean([one.met[tier] for one in ones]) for tier in Tier]
         lines.append(
@@ -170,7 +170,7 @@ def table(points: Sequence[Point], scene: str, replicas: int) -> str:
     return "\n".join(lines)
 
 
-def _told(tiers: NDArray[Any]) -> MakeDispatcher:
+def told_tiers(tiers: NDArray[Any]) -> MakeDispatcher:
     """A desk of Headrace's that knows each request's tier and deadline."""
 
     def asked(request: Request) -> Request:

@@ -19,7 +19,7 @@ def test_a_load_asks_for_its_share_of_what_the_slots_can_make(replicas: int) -> 
 
 
 def test_the_simulator_makes_a_token_a_step_and_waits_for_one_and_a_half() -> None:
-    told = simulated(requests(0.3, 1, 120.0, seed=2), 1, kv_tokens=100_000)
+    told = simulated(requests(0.3, 1, 120.0, seed=2), 1, cache_tokens=100_000)
     assert told.token_s == pytest.approx(STEP_S)
     assert STEP_S < told.ttft_p50_s < 2 * STEP_S
 
