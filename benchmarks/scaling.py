@@ -90,7 +90,7 @@ def judged(points: Sequence[Point]) -> dict[str, Any]:
     """Headrace's place among the others of a cell.
 
     `saved`: of the hours of the cheapest baseline that attains as much; None where none does. `over_oracle`: hours over
-    those of the cheapest oracle that attains 0.99.
+    those of the cheapest oracle that attains as much; None where none was tried that does.
     """
     ours = next(point for point in points if point.policy == OURS)
     others = [point for point in points if point.policy in BASELINES]
@@ -98,7 +98,8 @@ def judged(points: Sequence[Point]) -> dict[str, Any]:
         point for point in others if point.attainment >= ours.attainment and point.device_hours <= ours.device_hours
     ]
     as_good = [point.device_hours for point in others if point.attainment >= ours.attainment]
-    oracles = [point.device_hours for point in points if point.policy == ORACLE and point.attainment >= 0.99]
+    knowing = [point for point in points if point.policy == ORACLE]
+    oracles = [point.device_hours for point in knowing if point.attainment >= ours.attainment]
     return {
         "attainment": ours.attainment,
         "device_hours": ours.device_hours,
