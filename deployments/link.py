@@ -217,8 +217,8 @@ class RouterEnd:
         socket.curve_serverkey = engine_key
         # A fresh identity for each link: a link that comes back is a new one to the engine.
         socket.setsockopt(zmq.ROUTING_ID, os.urandom(8).hex().encode())
+        self._wire = Wire(socket, self._hear, lambda: self._lose("closed the connection"))
         socket.connect(address)
-        self._wire = Wire(socket, self._hear)
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._send()

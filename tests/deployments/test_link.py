@@ -286,6 +286,24 @@ async def _stop_an_engine() -> None:
         assert not router.alive
 
 
+async def test_an_engine_that_is_killed_is_found_at_once_and_what_it_said_is_heard() -> None:
+    keys, ear = zmq.curve_keypair(), Ear()
+    with _peer("engine") as process:
+        address, engine_key = (await _exchange(process, keys[0].decode())).split()
+        router = RouterEnd(
+            address=address, engine_key=engine_key.encode(), keys=keys, on_frame=ear.hear, on_lost=ear.lose
+        )
+        await ear.until(lambda: len(ear.heard) > 2)
+        process.kill()
+        killed_s = monotonic()
+        await ear.until(lambda: ear.lost)
+        reason, lost_s = ear.lost[0]
+        assert reason == "closed the connection"
+        assert lost_s - killed_s < SILENCE_S / 2
+        assert not router.alive
+        assert len(ear.lost) == 1
+
+
 async def _stop_a_router() -> None:
     ear = Ear()
     with engine_end(ear) as engine, _peer("router", engine.address, engine.public_key.decode()) as process:
