@@ -164,6 +164,8 @@ class Lane:
         if (replica := self._runs_on(ticket)) is None:
             return
         del replica.tickets[ticket.value.id]
+        if isinstance(ticket.order, Call):
+            replica.left[ticket.value.id] = ticket
         if replica.link is not None:
             replica.link.say(Cancel(ticket.value.id))
 
@@ -214,6 +216,7 @@ class Lane:
             self._take_in(replica, part)
         for failure in frame.failures:
             self._judge(replica, routing.failed if failure.status >= 500 else routing.succeeded)
+            replica.left.pop(failure.request, None)
             if (ticket := replica.tickets.pop(failure.request, None)) is not None:
                 ticket.fail(failure)
         if self._waiting:
@@ -233,7 +236,9 @@ class Lane:
     def _take_in(self, replica: Replica, part: Part) -> None:
         """Counts a part's tokens, of a call whose client left too, and gives it to its reader."""
         ticket = replica.tickets.get(part.request)
-        self.shares.told(ticket, part)
+        self.shares.told(ticket or replica.left.get(part.request), part)
+        if not part.more:
+            replica.left.pop(part.request, None)
         if part.status:
             self._judge(replica, routing.failed if part.status >= 500 else routing.succeeded)
         if ticket is None or ticket.attempt != part.attempt:

@@ -22,6 +22,8 @@ class Replica:
     load: Load = field(default_factory=lambda: Load())
     heard: bool = False
     tickets: dict[int, Ticket] = field(default_factory=dict)
+    left: dict[int, Ticket] = field(default_factory=dict)
+    """Calls that nobody waits for, until the engine has told what they took."""
     sent: int = 0
     on_the_way: deque[int] = field(default_factory=deque)
     """Prompt tokens to read of each Submit and Call that the last load does not count yet."""

@@ -31,7 +31,7 @@ class Shares:
         self.by_sender: dict[tuple[str, routing.Tier], Share] = defaultdict(Share)
         """By tenant and tier: no more than the fleet's file has, times tiers."""
         self.prompt_tokens = self.output_tokens = 0
-        """Of all, those of calls among them whose client left before they were told: whose they were is forgotten."""
+        """Of all."""
 
     def came(self, ticket: Ticket) -> None:
         """A request was let in. A call's tokens are counted when the engine tells them."""

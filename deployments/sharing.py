@@ -15,7 +15,7 @@ class Sharing:
     def __init__(self) -> None:
         self._grants = routing.Grants()
         self._tenants: dict[bytes, dict[int, tuple[str, int]]] = {}
-        """By router and request that has not ended: its tenant, and the choices that are open."""
+        """By router and request that has not ended: its tenant, and the choices that are open; 0 of a call."""
 
     def hear(self, router: bytes, frame: RouterFrame, now_s: float) -> None:
         """A frame of a router came."""
@@ -23,11 +23,12 @@ class Sharing:
         for message in frame.messages:
             if isinstance(message, Submit | Call):
                 self._grants.received(router, routing.Tier(message.tier), message.read_tokens)
-                self._grants.served(router, message.tenant, prompt_tokens(message))
-                choices = message.sampling.get("n", 1) if isinstance(message, Submit) else 1
+                if not message.attempt:  # or a lost replica told of it
+                    self._grants.served(router, message.tenant, prompt_tokens(message))
+                choices = message.sampling.get("n", 1) if isinstance(message, Submit) else 0
                 tenants[message.request] = (message.tenant, choices)
-            elif isinstance(message, Cancel):
-                tenants.pop(message.request, None)
+            elif isinstance(message, Cancel) and tenants.get(message.request, ("", 0))[1]:
+                del tenants[message.request]  # of a call one more part comes, with what it took
         waiting, head = frame.waiting, None
         if waiting is not None:
             head = routing.Head(

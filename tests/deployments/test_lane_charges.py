@@ -66,6 +66,21 @@ async def test_a_call_is_charged_for_what_the_engine_that_answers_it_counts(door
     assert charged(door) == 7 + 4
 
 
+async def test_a_call_whose_client_left_is_charged_for_what_it_took(door: Door) -> None:
+    engine = Engine(door.lane)
+    await engine.frame()
+    ticket = door.lane.call("/v1/responses", [], b"{}", 10, ALPHA)
+    await turn()
+    door.lane.leave(ticket)
+    await engine.frame(part(ticket, prompt_tokens=7, output_tokens=3))
+    await engine.frame(part(ticket, more=False, output_tokens=4))
+    assert charged(door) == 7 + 3 + 4
+    share = door.lane.shares.by_sender["alpha", ALPHA.tier]
+    assert (share.prompt_tokens, share.output_tokens) == (7, 7)
+    (replica,) = door.lane.replicas.values()
+    assert not replica.left
+
+
 async def test_who_loses_a_replica_is_not_behind_those_who_lose_none(door: Door) -> None:
     engine = Engine(door.lane, slots=1)
     await engine.frame()
