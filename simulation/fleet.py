@@ -257,7 +257,7 @@ class _Simulation:
             else:
                 self._draining.append(self._running.pop())
         while len(self._starting) + len(self._running) < wanted:
-            self._starting.append(self._replica(now_s, ready_s=now_s + self._setup.startup_s))
+            self._start(now_s)
         self._drain(now_s)
 
     def _drain(self, now_s: float) -> None:
@@ -288,7 +288,10 @@ class _Simulation:
             self._draining.remove(replica)
         else:
             self._running.remove(replica)
-            self._starting.append(self._replica(now_s, ready_s=now_s + self._setup.startup_s))
+            self._start(now_s)
+
+    def _start(self, now_s: float) -> None:
+        self._starting.append(self._replica(now_s, ready_s=now_s + self._setup.start_of(self._made + 1)))
 
     def _pay(self, replica: Replica, until_s: float) -> None:
         self._device_s += (until_s - replica.asked_s) * self._setup.devices

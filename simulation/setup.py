@@ -22,6 +22,8 @@ class Setup:
     """Of each replica: each is paid for."""
     startup_s: float = 60.0
     """From the decision to the first request."""
+    starts_s: tuple[float, ...] = ()
+    """The same of each of the first replicas, where it is known."""
     failure_s: float = inf
     """Mean time of a replica from its start to its failure; failures come by chance."""
     min_replicas: int = 0
@@ -42,6 +44,10 @@ class Setup:
             raise ValueError(
                 f"begins_with must be within {self.min_replicas} and {self.max_replicas}, got {self.begins_with}"
             )
+
+    def start_of(self, number: int) -> float:
+        """Seconds that a replica takes to start; they are counted from 1 as they are asked for."""
+        return self.starts_s[number - 1] if number <= len(self.starts_s) else self.startup_s
 
     def step_of(self, number: int) -> StepSeconds:
         """How long the steps of a replica take; they are counted from 1 as they are asked for."""

@@ -153,8 +153,8 @@ async def live(day: Day, rates: dict[str, float]) -> None:
         looking.cancel()
 
 
-def foreseen(day: Day, startup_s: float) -> tuple[Run, float]:
-    """The same arrivals in the simulator, and when the first of them came."""
+def foreseen(day: Day, starts: list[float]) -> Run:
+    """The same arrivals in the simulator, from the first one on."""
     sent = sorted(day.sent)
     at_s = np.array([at_s for at_s, _ in sent])
     trace = Trace(
@@ -170,21 +170,23 @@ def foreseen(day: Day, startup_s: float) -> tuple[Run, float]:
         kv_blocks=1000,
         step=lambda chunks: STEP_S,
         plans_ahead=False,
-        startup_s=startup_s,
+        startup_s=median(starts),
+        starts_s=tuple(starts),
         max_replicas=MOST,
         begins_with=0,
     )
-    return simulate(trace, setup, headrace(TARGETS), TARGETS), float(at_s[0])
+    return simulate(trace, setup, headrace(TARGETS), TARGETS)
 
 
 def starts_s(looks: list[Look]) -> list[float]:
-    """Seconds from each wish for more replicas to one that runs."""
-    found, wished_s = [], None
+    """Seconds that each replica took to start, in the order in which they were wished for: first come, first there."""
+    asked, found = list[float](), list[float]()
     for before, after in pairwise(looks):
-        if after.wanted > before.wanted:
-            wished_s = after.at_s
-        if after.running > before.running and wished_s is not None:
-            found.append(after.at_s - wished_s)
+        asked += [after.at_s] * (after.wanted - before.wanted)
+        for _ in range(after.running - before.running):
+            found.append(after.at_s - asked.pop(0))
+        # What is wished for no more is what was asked for last.
+        asked = asked[: max(0, after.wanted - after.running)]
     return found
 
 
@@ -214,14 +216,15 @@ def test_a_day_from_nothing_to_three_and_back_loses_nothing_and_goes_as_foreseen
     assert not day.wrong
     assert rates["three"] >= 2.7 * rates["one"]
 
-    starts = starts_s(day.looks)
-    startup_s = median(starts)
-    run_foreseen, first_s = foreseen(day, startup_s)
-    pairs = [(look.wanted, wished(run_foreseen, look.at_s - first_s)) for look in day.looks if look.at_s >= first_s]
+    first_s = min(at_s for at_s, _ in day.sent)
+    looks = [look for look in day.looks if look.at_s >= first_s]
+    starts = starts_s(looks)
+    run_foreseen = foreseen(day, starts)
+    pairs = [(look.wanted, wished(run_foreseen, look.at_s - first_s)) for look in looks]
     near = sum(abs(wanted - said) <= 1 for wanted, said in pairs) / len(pairs)
     record_property("starts of replicas, s", [round(each_s, 1) for each_s in starts])
-    record_property("wished", turns([(look.at_s - first_s, look.wanted) for look in day.looks]))
-    record_property("ran", turns([(look.at_s - first_s, look.running) for look in day.looks]))
+    record_property("wished", turns([(look.at_s - first_s, look.wanted) for look in looks]))
+    record_property("ran", turns([(look.at_s - first_s, look.running) for look in looks]))
     record_property("foreseen", turns([(change.at_s, change.replicas) for change in run_foreseen.changes]))
     record_property("moments within one replica of the simulated wish", f"{near:.1%} of {len(pairs)}")
     record_property("the same wish", f"{sum(wanted == said for wanted, said in pairs) / len(pairs):.1%}")

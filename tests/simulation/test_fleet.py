@@ -220,6 +220,11 @@ def test_an_hour_that_nobody_asks_for_costs_nothing_and_a_digest_shows_it() -> N
     assert len(told.at_s) == len(told.running) == len(told.queued) <= 241
 
 
+def test_replicas_start_as_they_did_where_that_is_known() -> None:
+    run = played([(0.0, 100, 1), (60.0, 100, 1)], begins_with=0, startup_s=40.0, starts_s=(5.0, 7.0), policy=always(3))
+    assert [int(np.argmax(run.running >= number)) for number in (1, 2, 3)] == [6, 8, 41]
+
+
 def test_a_request_whose_deadline_passes_while_it_waits_is_refused() -> None:
     def hurried(request: Request) -> Request:
         return replace(request, deadline_s=request.arrived_s + 0.5)
