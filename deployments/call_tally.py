@@ -1,9 +1,13 @@
 """What has each call had of the engine: prompts, tokens, requests that it may still run?"""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+ABORTED = "abort"
+"""Why vLLM ends a request that was cancelled, and each one that a core has which was told to end."""
 
 
 @dataclass(eq=False, slots=True)
@@ -18,6 +22,8 @@ class Tally:
     """Both since the last part."""
     open: set[str] = field(default_factory=set)
     """Requests of it that the engine may still have."""
+    left: bool = False
+    """Nobody waits for the answer: requests are cancelled."""
 
     def take(self) -> tuple[int, int]:
         told = self.prompt_tokens, self.output_tokens
@@ -39,7 +45,7 @@ class CountedEngine:
         return getattr(self._llm, name)
 
     def generate(self, prompt: Any, sampling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = self._llm.generate(prompt, sampling_params, request_id, **more)
+        outputs = _uncut(self._llm.generate(prompt, sampling_params, request_id, **more), TALLY.get())
         return self._counted(TALLY.get(), outputs, request_id, _new_tokens(sampling_params.output_kind.name))
 
     def encode(self, prompt: Any, pooling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
@@ -64,6 +70,19 @@ class CountedEngine:
                 yield output
         finally:
             await outputs.aclose()
+
+
+async def _uncut(outputs: AsyncGenerator[Any], tally: Tally) -> AsyncGenerator[Any]:
+    """The same, but for an end that is none: a core that was told to end cuts its requests off, and vLLM's application
+    would take that for an answer. It is about to die, and until that is known there is nothing to say.
+    """
+    try:
+        async for output in outputs:
+            if not tally.left and any(choice.finish_reason == ABORTED for choice in output.outputs):
+                await asyncio.Event().wait()
+            yield output
+    finally:
+        await outputs.aclose()
 
 
 def _new_tokens(kind: str) -> Callable[[Any], int]:

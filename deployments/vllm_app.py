@@ -97,6 +97,7 @@ class Application:
             serving.result()
 
     async def _abort_open(self, tally: Tally) -> None:
+        tally.left = True
         if tally.open:
             await self._abort(list(tally.open))
 

@@ -17,6 +17,7 @@ import psutil
 import routing
 from cluster import cores
 from deployments import vllm_app
+from deployments.call_tally import ABORTED
 from deployments.continuation import rest
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Load, Submit
@@ -151,7 +152,7 @@ class VllmEngine:
         return await self._resumption.add_request(name, prompt, left, request, whole)
 
     async def cancel(self, key: str) -> None:
-        """Ends a request within one step; nothing more is emitted after its last delta, which says `abort`."""
+        """Ends a request within one step; nothing more is emitted."""
         await self._engine.abort(key, internal=True)
 
     def load(self) -> Load:
@@ -328,13 +329,18 @@ def _sampling(parameters: dict[str, Any], stream: bool) -> Any:
 
 
 def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
-    """Emits each output of a request's as deltas; an error is the core's death, which is told by `on_death`."""
+    """Emits each output of a request's as deltas; an error is the core's death, which is told by `on_death`.
+
+    So is an end by ABORTED of a request that was not cancelled: a core that was sent SIGTERM says it before it ends.
+    """
 
     def put(output: Any) -> None:
         if isinstance(output, Exception):
             return
         cached = output.num_cached_tokens or 0
         for choice in output.outputs:
+            if choice.finish_reason == ABORTED:
+                continue
             emit(
                 Delta(
                     number,

@@ -18,9 +18,11 @@ ROUTER = b"router"
 CALL = Call(7, 1, "POST", "/v1/x", [("accept", "*/*")], b"{}", 100, read_tokens=100)
 
 
-def output(*tokens: int, finished: bool = False) -> Any:
+def output(*tokens: int, finished: bool = False, finish: str | None = None) -> Any:
     """One choice for each number: so many tokens."""
-    choices = [SimpleNamespace(index=index, token_ids=[0] * count) for index, count in enumerate(tokens)]
+    choices = [
+        SimpleNamespace(index=index, token_ids=[0] * count, finish_reason=finish) for index, count in enumerate(tokens)
+    ]
     return SimpleNamespace(prompt_token_ids=[1, 2, 3], outputs=choices, finished=finished)
 
 

@@ -195,6 +195,7 @@ KILLS = [
     # and how requests may end meanwhile
     ("worker", signal.SIGKILL, CLEAN),
     ("core", signal.SIGKILL, CLEAN),
+    ("core", signal.SIGTERM, CLEAN),
     ("core", signal.SIGSTOP, CLEAN),
     ("worker", signal.SIGSTOP, CLEAN),
     ("replica", signal.SIGKILL, CLEAN),
