@@ -27,6 +27,8 @@ from deployments.replica_arguments import engine_arguments, has_avx512, with_con
 from deployments.resumption import Resumption
 from deployments.step_meter import StepMeter
 
+FAILED = "error"
+"""Why vLLM ends a request that it could not serve; its own server answers that with 500 and the words used here."""
 READS_MORE = 64
 """Ended requests that are remembered beside as many as run."""
 
@@ -341,6 +343,9 @@ def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
         for choice in output.outputs:
             if choice.finish_reason == ABORTED:
                 continue
+            if choice.finish_reason == FAILED:
+                emit(Failure(number, attempt, 500, "Internal server error"))
+                return
             emit(
                 Delta(
                     number,

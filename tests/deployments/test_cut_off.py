@@ -31,6 +31,12 @@ def test_of_a_text_nothing_more_is_said() -> None:
     assert len(said) == 2
 
 
+def test_one_that_the_engine_could_not_serve_failed() -> None:
+    said = list[Delta | Failure]()
+    _putter(1, 0, said.append)(said_by_core("error"))
+    assert said == [Failure(1, 0, 500, "Internal server error")]
+
+
 async def test_of_a_call_nothing_more_is_said_until_its_client_leaves() -> None:
     llm = Llm([output(1), output(0, finished=True, finish="abort")])
     app, link = application(llm), Link()
