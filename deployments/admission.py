@@ -45,6 +45,10 @@ class Admission:
                 retry_after_s=refusal.retry_after_s,
             )
 
+    def wait_s(self, request: routing.Request, queue: routing.Queue) -> float:
+        """Predicted seconds until a request that came now would have left the queue."""
+        return routing.wait_s(request, queue=queue, drain=self._gates.drain, now_s=monotonic())
+
     def opened(self, request: routing.Request) -> None:
         """A request came in."""
         if (gate := self._open.get(request.tenant)) is not None:

@@ -15,12 +15,13 @@ ROUTER: Any = Router
 
 
 def build(fleet: Fleet) -> Application:
-    """One application: the router, and an engine deployment for each model (sources are folders by now)."""
+    """One application: the router, and an engine deployment for each model and variant (sources are folders by now)."""
     sharers = engines_at_most(fleet)
     engines = {
-        model.name: ENGINE.options(
-            name=engine_name(model.name), **engine_options(model, fleet.router, fleet.scaling)
-        ).bind(model, sharers)
+        engine.name: ENGINE.options(
+            name=engine_name(engine.name), **engine_options(engine, fleet.router, fleet.scaling)
+        ).bind(engine.model_copy(update={"name": model.name}), sharers)
         for model in fleet.models
+        for engine in model.engines
     }
     return ROUTER.options(name="router", **router_options(fleet)).bind(fleet, engines)

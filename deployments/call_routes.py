@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from deployments import anthropic_errors, forward, limits
+from deployments import anthropic_errors, conversations, forward, limits
 from deployments.desks import Desks, asked
 from deployments.fleet import RouterSettings
 from deployments.openai_answers import error_event
 from deployments.receiving import Receive, Scope, read_body, watched
 from deployments.reply import Send, relay
 from deployments.router_metrics import RouterMetrics
-from deployments.tenants import sender
+from deployments.tenants import sender, wish
 
 
 class CallRoutes:
@@ -37,12 +37,14 @@ class CallRoutes:
         by = sender(scope["tenant"], scope["headers"], service_tier, self._settings.deadlines)
         if by.cache_salt is not None and fields:
             body = forward.salted(path, body, by.cache_salt)
-        with watched(desk.lane, receive, self._settings, stream=False) as tickets:
-            with self._metrics.outcomes.door(desk.lane.model, by):
-                tickets.append(desk.lane.call(path, passed, body, tokens, by))
-            took = partial(desk.lane.took, tickets[0])
+        door = desk.door(by, wish(scope["tenant"], by, scope["headers"], service_tier, conversations.of_body(fields)))
+        lane = door.lane
+        with watched(lane, receive, self._settings, stream=False) as tickets:
+            with self._metrics.outcomes.door(lane.model, by):
+                tickets.append(lane.call(path, passed, body, tokens, by))
+            took = partial(lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
-            metered = self._metrics.watch(desk.lane.model, tokens, by)
-            status = await relay(tickets[0], send, metered, took, as_event)
+            metered = self._metrics.watch(lane.model, tokens, by)
+            status = await relay(tickets[0], send, metered, took, as_event, door.extra)
         if status is not None and status >= 400:
             self._metrics.refused(status)

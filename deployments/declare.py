@@ -15,19 +15,23 @@ ONE_MORE_PERCENT = 1
 """Of surge: Serve rounds up to whole replicas, so an update starts one router, then stops one."""
 
 
+ENGINE = "engine-"
+"""Begins the name of an engine deployment; the rest is the name of a model, or of a model and its variant."""
+
+
 def engine_name(model: str) -> str:
-    """Name of a model's engine deployment."""
-    return f"engine-{model}"
+    """Name of the engine deployment of a model or variant."""
+    return f"{ENGINE}{model}"
 
 
 def engines_at_most(fleet: Fleet) -> int:
     """Engines that may run at the same time."""
-    return sum(model.replicas.max for model in fleet.models)
+    return sum(engine.replicas.max for engine in fleet.engines)
 
 
 def logical_cpus(fleet: Fleet) -> int:
     """CPUs that Ray must count for every replica of the fleet to be placed at once, on one machine."""
-    ranks = sum(_ranks(model) * model.replicas.max for model in fleet.models)
+    ranks = sum(_ranks(engine) * engine.replicas.max for engine in fleet.engines)
     return ranks + int(fleet.router.replicas * ROUTER_CPUS + 1)
 
 

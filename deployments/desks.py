@@ -7,6 +7,9 @@ from typing import Any
 from deployments.lane import Lane
 from deployments.openai_wire import ApiError
 from deployments.render import Renderer
+from deployments.sender import Sender
+from deployments.variants import Door, Variants
+from routing import Wish
 
 
 @dataclass(eq=False, slots=True)
@@ -14,17 +17,34 @@ class Desk:
     """What the routes need of one model."""
 
     lane: Lane
+    """Of the model itself."""
     renderer: Renderer
     created: int
     wakes: bool
     """It may have no replica until somebody asks."""
     reasons: bool = False
     """Its text is parsed for reasoning, which vLLM's application does: every chat goes there."""
+    variants: Variants | None = None
+    """None: the model alone answers."""
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Of the model itself, and of its variants."""
+        return [self.lane] if self.variants is None else self.variants.lanes
 
     @property
     def pooling(self) -> str | None:
         """What its replicas give instead of text, by vLLM's name; vLLM's application refuses what asks for text."""
-        return next((task for one in self.lane.replicas.values() if (task := one.facts.get("pooling"))), None)
+        replicas = (one for lane in self.lanes for one in lane.replicas.values())
+        return next((task for one in replicas if (task := one.facts.get("pooling"))), None)
+
+    def ready(self) -> bool:
+        """Whether a replica would take a request now."""
+        return any(lane.ready() for lane in self.lanes)
+
+    def door(self, by: Sender, wish: Wish) -> Door:
+        """Where a request goes in."""
+        return Door(self.lane) if self.variants is None else self.variants.door(by, wish)
 
 
 Desks = Mapping[str, Desk]
@@ -66,4 +86,5 @@ def card(name: str, desk: Desk) -> dict[str, Any]:
         "owned_by": "headrace",
         "max_model_len": desk.lane.max_model_len,
         "pooling": desk.pooling,
+        **({} if desk.variants is None else {"variants": desk.variants.cards()}),
     }

@@ -11,6 +11,7 @@ from ray import serve
 
 from deployments import numbers_check, reference, vector_check
 from deployments.core_watch import CoreWatch
+from deployments.declare import ENGINE
 from deployments.fleet import Model
 from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
 from deployments.gpu_watch import GpuWatch
@@ -53,7 +54,7 @@ class Engine:
             if self._engine.dead():
                 raise EngineFailed("the engine core died after the numbers check")
         except (EngineFailed, numbers_check.WrongNumbers, reference.BadReference) as error:
-            raise RuntimeError(f"{MARK}{model.name}: {error}") from None
+            raise RuntimeError(f"{MARK}{_name()}: {error}") from None
         self._link = EngineEnd(
             host=ray.util.get_node_ip_address(),
             on_message=self._hear,
@@ -110,7 +111,7 @@ class Engine:
 
     def _leave(self, reason: str) -> None:
         """The core is dead or hung: nothing can be finished. Routers ask another replica, and Serve starts one."""
-        log.error("%s: %s", self._model.name, reason)
+        log.error("%s: %s", _name(), reason)
         if hasattr(self, "_link"):
             self._link.close(died=True)
             self._engine.kill()
@@ -197,6 +198,11 @@ class Engine:
         self._application.drop(router)
         for lost, request in [run for run in self._runs if run[0] == router]:
             self._hear(lost, Cancel(request))
+
+
+def _name() -> str:
+    """What this replica's deployment serves; a variant's engines know their model only by its own name."""
+    return serve.get_replica_context().deployment.removeprefix(ENGINE)
 
 
 def _claims_folder() -> Path:

@@ -1,8 +1,10 @@
 """Which engine arguments does the installed vLLM know? Read from its source: importing it takes seconds."""
 
 import ast
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from deployments.file_errors import FileError, nearest
 from deployments.fleet import Fleet
@@ -19,13 +21,21 @@ def check(fleet: Fleet) -> None:
     if not (known := known_arguments()):
         return
     wrong = [
-        f"models[{i}].engine.{name}: vLLM has no such engine argument{nearest(name, known)}"
-        for i, model in enumerate(fleet.models)
-        for name in model.engine
+        f"{where}.engine.{name}: vLLM has no such engine argument{nearest(name, known)}"
+        for where, given in _given(fleet)
+        for name in given
         if name not in known
     ]
     if wrong:
         raise FileError("\n".join(wrong))
+
+
+def _given(fleet: Fleet) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Engine arguments with the places where the file gives them."""
+    for i, model in enumerate(fleet.models):
+        yield f"models[{i}]", model.engine
+        for j, variant in enumerate(model.variants):
+            yield f"models[{i}].variants[{j}]", variant.engine
 
 
 def known_arguments() -> list[str]:

@@ -1,110 +1,19 @@
 """What does a user ask for? The values of fleet.yaml, validated once."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autoscaling import Targets
 from deployments import yaml_text
 from deployments.file_errors import FileError, describe
-
-OURS = {
-    "model": "write `source` beside `engine`",
-    "tokenizer": "the one in `source` is used, so that router and engine count alike",
-    "served_model_name": "write `name` beside `engine`",
-    "tensor_parallel_size": "write `tensor_parallel` beside `engine`",
-    "pipeline_parallel_size": "write `pipeline_parallel` beside `engine`",
-    "data_parallel_size": "write `replicas` beside `engine`",
-    "nnodes": "write `nodes` beside `engine`",
-    "distributed_executor_backend": "it follows from `nodes`",
-    "host": "write `router.host`",
-    "port": "write `router.port`",
-}
-"""Engine arguments that Headrace sets itself, and what to do instead."""
-
+from deployments.served_model import Model
 
 USUAL = Targets()
 """What scaling aims for where the file does not say."""
-
-
-class Replicas(BaseModel):
-    """How many engine replicas a model may have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    min: Annotated[int, Field(ge=0)] = 1
-    """Replicas kept even without load."""
-    max: Annotated[int, Field(ge=1)] = 1
-    """Replicas that load may bring."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min must be <= max, got min {self.min} and max {self.max}")
-        return self
-
-
-class Model(BaseModel):
-    """One model that the fleet serves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
-    """What clients write in `model`: letters, digits, `.`, `_` and `-`."""
-    source: Annotated[str, Field(min_length=1)]
-    """A fetched name (`smollm2`, `tiny`, `minilm`), a folder, or a hub id."""
-    tensor_parallel: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    """Devices over which each layer is split; `auto`: the fewest GPUs of this machine that hold the model."""
-    pipeline_parallel: Annotated[int, Field(ge=1)] = 1
-    """Groups of layers, each on its own devices."""
-    nodes: Annotated[int, Field(ge=1)] = 1
-    """Machines that one replica spans (more than one needs GPUs)."""
-    engine: dict[str, Any] = {}
-    """Engine arguments, by vLLM's names, passed as they are."""
-    replicas: Replicas = Replicas()
-    require_reference: bool = False
-    """Refuse to serve a checkpoint that has no reference beside it: log-probabilities, or vectors if it pools."""
-
-    @property
-    def tensor(self) -> int:
-        """`tensor_parallel` as a number. Raises ValueError while it is `auto`."""
-        if self.tensor_parallel == "auto":
-            raise ValueError(f"{self.name}: tensor_parallel is still auto")
-        return self.tensor_parallel
-
-    @property
-    def reasons(self) -> bool:
-        """Its text is parsed for reasoning."""
-        nested = self.engine.get("structured_outputs_config") or {}
-        return bool(self.engine.get("reasoning_parser") or nested.get("reasoning_parser"))
-
-    @field_validator("tensor_parallel", mode="before")
-    @classmethod
-    def _number_or_auto(cls, given: object) -> object:
-        # Before the two alternatives, each of which would complain for itself.
-        if given != "auto" and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
-            raise ValueError(f"should be a whole number above 0, or auto, got {given!r}")
-        return given
-
-    @field_validator("engine")
-    @classmethod
-    def _theirs_alone(cls, engine: dict[str, Any]) -> dict[str, Any]:
-        for name in engine:
-            plain = name.lstrip("-").replace("-", "_")
-            if plain in OURS:
-                raise ValueError(f"{name} is set by Headrace: {OURS[plain]}")
-            if plain != name:
-                raise ValueError(f"{name} is no engine argument: write {plain}")
-        return engine
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -246,6 +155,8 @@ class Tenant(BaseModel):
     """Requests that it may have waiting in one router for one model (429). null: as many as the router keeps."""
     max_open_requests: Annotated[int, Field(ge=1)] | None = None
     """The same of those that wait or run. null: no limit of its own."""
+    min_quality: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """No variant of less quality ever answers it. 1: the models themselves alone."""
 
 
 class Fleet(BaseModel):
@@ -274,10 +185,26 @@ class Fleet(BaseModel):
                     raise ValueError(f"each {what} may appear once, {value!r} appears {count} times")
         return tenants
 
+    @property
+    def engines(self) -> list[Model]:
+        """What each engine deployment serves: the models, and after each its variants."""
+        return [engine for model in self.models for engine in model.engines]
+
+    def with_engines(self, change: Callable[[Model], dict[str, Any]]) -> "Fleet":
+        """The fleet with fields of what its engines serve changed, of models and of variants."""
+        models = []
+        for model in self.models:
+            itself, *others = map(change, model.engines)
+            pairs = zip(model.variants, others, strict=True)
+            itself["variants"] = [variant.model_copy(update=fields) for variant, fields in pairs]
+            models.append(model.model_copy(update=itself))
+        return self.model_copy(update={"models": models})
+
     @field_validator("models")
     @classmethod
     def _names_differ(cls, models: list[Model]) -> list[Model]:
-        name, count = Counter(model.name for model in models).most_common(1)[0]
+        engines = (engine.name for model in models for engine in model.engines)
+        name, count = Counter(engines).most_common(1)[0]
         if count > 1:
             raise ValueError(f"each name may appear once, {name!r} appears {count} times")
         return models

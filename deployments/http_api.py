@@ -90,7 +90,7 @@ class HttpApi:
 
     async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         states = {
-            name: "ready" if desk.lane.ready() else "asleep" if desk.wakes else "starting"
+            name: "ready" if desk.ready() else "asleep" if desk.wakes else "starting"
             for name, desk in self._desks.items()
         }
         ready = not self.draining and "starting" not in states.values()
@@ -98,8 +98,9 @@ class HttpApi:
         await _json(send, 200 if ready else 503, {"status": status, "models": states})
 
     async def _scrape(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        lanes = [desk.lane for desk in self._desks.values()]
-        await respond(send, 200, self._metrics.text(lanes), b"text/plain; version=0.0.4; charset=utf-8")
+        lanes = [lane for desk in self._desks.values() for lane in desk.lanes]
+        variants = [desk.variants for desk in self._desks.values() if desk.variants is not None]
+        await respond(send, 200, self._metrics.text(lanes, variants), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 async def _json(send: Send, status: int, body: Any) -> None:

@@ -74,6 +74,13 @@ class Lane:
         """Whether a replica would take a request now."""
         return any(replica.heard and not replica.load.draining for replica in self.replicas.values())
 
+    def wait_s(self, sender: Sender) -> float:
+        """Predicted seconds until a prompt of this sender that came now would begin to be read; 0: nothing is known."""
+        value = sender.request(0, 0, 0, (0, ()))
+        routes = [replica.route for replica in self.replicas.values() if not replica.route.draining]
+        there_s = min((route.begun_s + route.token_s * route.work_tokens for route in routes), default=0.0)
+        return self._admission.wait_s(value, self._queue) + there_s
+
     def enter(
         self,
         prompt_ids: list[int],

@@ -13,11 +13,10 @@ from deployments.ticket import Ticket
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _EVENTS = "text/event-stream; charset=utf-8"
-_EVENT_STREAM = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", _EVENTS.encode()), (b"cache-control", b"no-cache")],
-}
+_EVENT_STREAM = ((b"content-type", _EVENTS.encode()), (b"cache-control", b"no-cache"))
+
+Extra = Sequence[tuple[bytes, bytes]]
+"""Headers of an answer beside those that say what it is."""
 
 
 async def respond(
@@ -25,15 +24,17 @@ async def respond(
     status: int,
     body: bytes,
     kind: bytes = b"application/json",
-    extra: Sequence[tuple[bytes, bytes]] = (),
+    extra: Extra = (),
 ) -> None:
     """Sends a whole response; `extra` are further headers."""
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *extra]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send(_start(status, headers))
     await send({"type": "http.response.body", "body": body})
 
 
-async def stream(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered) -> None:
+async def stream(
+    tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered, extra: Extra = ()
+) -> None:
     """Writes events as deltas come; `news` is set whenever some have, or the client is gone.
 
     An error before the first event is raised as ApiError, a later one is an event.
@@ -48,7 +49,7 @@ async def stream(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer,
                 return
             events = _events(tickets, answer, metered)
             if events and not opened:
-                await send(_EVENT_STREAM)
+                await send(_start(200, [*_EVENT_STREAM, *extra]))
                 opened = True
             if chunk := b"".join(events):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -62,7 +63,9 @@ async def stream(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer,
         metered.end(outcome)
 
 
-async def whole(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered) -> None:
+async def whole(
+    tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered, extra: Extra = ()
+) -> None:
     """Answers once everything has come. Raises ApiError when the engine failed."""
     outcome = "failed"
     try:
@@ -77,7 +80,7 @@ async def whole(tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, 
         outcome = "ok"
     finally:
         metered.end(outcome)
-    await respond(send, 200, answer.whole(choices))
+    await respond(send, 200, answer.whole(choices), extra=extra)
 
 
 async def relay(
@@ -86,6 +89,7 @@ async def relay(
     metered: Metered,
     took: Callable[[int], None],
     as_event: Callable[[ApiError], bytes],
+    extra: Extra = (),
 ) -> int | None:
     """Passes an answer of vLLM's application on as its parts come; its status, None when the client left before.
 
@@ -99,7 +103,7 @@ async def relay(
                 metered.tokens(part.output_tokens)
             if status is None:
                 status, events = part.status, ("content-type", _EVENTS) in part.headers
-                await send(_start(part))
+                await send(_start(part.status, [*_headers(part), *extra]))
             await send({"type": "http.response.body", "body": bytes(part.body), "more_body": part.more})
             took(len(part.body))
         outcome = "cancelled" if ticket.gone else "ok" if status is not None and status < 400 else "failed"
@@ -124,9 +128,12 @@ async def _parts(ticket: Ticket) -> AsyncIterator[Part]:
             yield part
 
 
-def _start(part: Part) -> dict[str, Any]:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in part.headers]
-    return {"type": "http.response.start", "status": part.status, "headers": headers}
+def _headers(part: Part) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in part.headers]
+
+
+def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 def _events(tickets: Sequence[Ticket], answer: Answer, metered: Metered) -> list[bytes]:

@@ -30,6 +30,7 @@ from deployments.listener import Listener, listen
 from deployments.render import Renderer
 from deployments.replica import Replica
 from deployments.router_metrics import RouterMetrics
+from deployments.variants import Served, Variants
 
 LOOK_S = 1.0
 """Seconds between two looks for new engine replicas."""
@@ -41,13 +42,14 @@ log = logging.getLogger("ray.serve")
 
 @serve.deployment
 class Router:
-    """The front door: an HTTP server on its own port, and a lane for each model."""
+    """The front door: an HTTP server on its own port, and a lane for each model and variant."""
 
     async def __init__(self, fleet: Fleet, engines: dict[str, DeploymentHandle]) -> None:
         self._keys = zmq.curve_keypair()
         self._engines = engines
         threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
+        self._lanes = {lane.model: lane for desk in self._desks.values() for lane in desk.lanes}
         self._metrics = RouterMetrics(fleet.scaling.targets())
         self._api = HttpApi(self._desks, self._metrics, fleet.router, fleet.tenants)
         self._settle_s = fleet.router.settle_s
@@ -57,13 +59,13 @@ class Router:
         self._looking.append(asyncio.ensure_future(self._watch_decisions(fleet.store.url)))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Read by `autoscaling:ServePolicy`: what waits and what came here, by model."""
+        """Read by `autoscaling:ServePolicy`: what waits and what came here, by engine deployment."""
         return {
             f"{number}.{name}": value
-            for name, desk in self._desks.items()
+            for name, lane in self._lanes.items()
             for number, value in (
-                ("queued_requests", float(desk.lane.queued_requests)),
-                ("queued_tokens", float(desk.lane.queued_tokens)),
+                ("queued_requests", float(lane.queued_requests)),
+                ("queued_tokens", float(lane.queued_tokens)),
                 *self._metrics.traffic(name).to_metrics().items(),
             )
         }
@@ -84,20 +86,20 @@ class Router:
             await asyncio.wait([ending], timeout=LOOK_S)
         for task in self._looking:
             task.cancel()
-        for desk in self._desks.values():
-            desk.lane.close()
+        for lane in self._lanes.values():
+            lane.close()
         ending.result()
 
     async def _give_up_lost_causes(self) -> None:
         """Fails what waits for engines that Serve ends too; an update's next engine takes what waits for it."""
-        stuck = {name for name, desk in self._desks.items() if desk.lane.queued_requests and not desk.lane.ready()}
+        stuck = {name for name, lane in self._lanes.items() if lane.queued_requests and not lane.ready()}
         if stuck:
             for name in stuck - await asyncio.to_thread(_kept, stuck):
-                self._desks[name].lane.give_up("This server is shutting down.")
+                self._lanes[name].give_up("This server is shutting down.")
 
     async def _look(self, name: str) -> None:
         """Finds replicas that this router has no link to yet, for as long as it lives."""
-        lane, handle = self._desks[name].lane, self._engines[name]
+        lane, handle = self._lanes[name], self._engines[name]
         while True:
             try:
                 found = await asyncio.wait_for(_describe(handle, self._keys[0]), ANSWER_S)
@@ -123,8 +125,31 @@ async def _describe(handle: DeploymentHandle, key: bytes) -> list[dict[str, Any]
 
 
 def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
-    lane = Lane(
-        model.name,
+    lanes = [_lane(engine.name, fleet) for engine in model.engines]
+    created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
+    return Desk(
+        lanes[0],
+        Renderer(model.source, threads),
+        created,
+        wakes=all(engine.replicas.min == 0 for engine in model.engines),
+        reasons=model.reasons,
+        variants=_variants(model, lanes, fleet.scaling.ttft_s) if model.variants else None,
+    )
+
+
+def _variants(model: Model, lanes: list[Lane], ttft_s: float) -> Variants:
+    """The model itself and its variants. Raises RuntimeError for one of unknown quality."""
+    served = [Served(model.name, 1.0, lanes[0])]
+    for variant, lane in zip(model.variants, lanes[1:], strict=True):
+        if variant.quality is None:
+            raise RuntimeError(f"{MARK}{lane.model}: quality: nobody has read its report: write a number")
+        served.append(Served(variant.name, variant.quality, lane))
+    return Variants(model.name, served, ttft_s=ttft_s)
+
+
+def _lane(name: str, fleet: Fleet) -> Lane:
+    return Lane(
+        name,
         max_queued_requests=fleet.router.max_queued_requests,
         log=log.warning,
         continuations=fleet.router.continuations,
@@ -132,8 +157,6 @@ def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
         weights=tenants.weights(fleet.tenants),
         limits=tenants.limits(fleet.tenants),
     )
-    created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
-    return Desk(lane, Renderer(model.source, threads), created, wakes=model.replicas.min == 0, reasons=model.reasons)
 
 
 def _kept(models: set[str]) -> set[str]:

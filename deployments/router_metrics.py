@@ -15,6 +15,8 @@ from deployments.replica import Replica
 from deployments.scaling_metrics import ScalingMetrics
 from deployments.sender import ANYBODY, Sender
 from deployments.tenant_metrics import Outcomes
+from deployments.variant_metrics import VariantMetrics
+from deployments.variants import Variants
 
 FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 PER_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
@@ -85,10 +87,11 @@ class RouterMetrics:
     def _tally(self, model: str) -> Tally:
         return self._tallies.setdefault(model, Tally())
 
-    def text(self, lanes: Iterable[Lane]) -> bytes:
+    def text(self, lanes: Iterable[Lane], variants: Iterable[Variants] = ()) -> bytes:
         """Everything, in Prometheus' text form."""
         seen = CollectorRegistry()
         seen.register(_Lanes(list(lanes)))
+        seen.register(VariantMetrics(list(variants)))
         return generate_latest(self._registry) + generate_latest(seen)
 
 

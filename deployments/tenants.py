@@ -1,4 +1,4 @@
-"""Who sends a request, by its key, and how urgent may it be?
+"""Who sends a request, by its key, how urgent may it be, and what does it ask of variants?
 
 Keys are compared as hashes and in constant time; neither keys nor hashes are ever written anywhere.
 """
@@ -24,6 +24,8 @@ TIERS = {
 }
 """By `service_tier`: OpenAI's names, and Anthropic's."""
 DEADLINE = b"x-headrace-deadline-s"
+PREFER = b"x-headrace-prefer"
+MIN_QUALITY = b"x-headrace-min-quality"
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -65,6 +67,22 @@ def sender(tenant: Tenant | None, headers: Headers, service_tier: object, deadli
     if tenant is None:
         return Sender(tier=tier, deadline_s=deadline_s)
     return Sender(tenant=tenant.name, tier=tier, deadline_s=deadline_s, cache_salt=tenant.name)
+
+
+def wish(
+    tenant: Tenant | None, by: Sender, headers: Headers, service_tier: object, opening: int | None
+) -> routing.Wish:
+    """What a request asks of its model's variants. `opening`: the same for each request of a conversation.
+
+    Raises ApiError(400) for what it asks.
+    """
+    prefer, least = _prefer(headers, service_tier), _min_quality(headers)
+    return routing.Wish(
+        prefer=prefer,
+        min_quality=max(least, tenant.min_quality if tenant is not None else 0.0),
+        conversation=None if opening is None else (by.tenant, opening),
+        sender=(by.tenant, by.tier),
+    )
 
 
 def weights(tenants: Iterable[Tenant]) -> dict[str, float]:
@@ -111,6 +129,30 @@ def _deadline_s(headers: Headers) -> float | None:
         name = DEADLINE.decode()
         raise ApiError(400, f"The header {name} must be a number of seconds above 0.", param=name)
     return seconds
+
+
+def _prefer(headers: Headers, service_tier: object) -> routing.Prefer:
+    """By its header, else by its service tier."""
+    value = next((value for name, value in headers if name == PREFER), None)
+    if value is None:
+        return routing.Prefer.COST if service_tier == "flex" else routing.Prefer.BEST
+    try:
+        return routing.Prefer(value.decode("latin-1"))
+    except ValueError:
+        name = PREFER.decode()
+        raise ApiError(400, f"The header {name} must be one of: {', '.join(routing.Prefer)}.", param=name) from None
+
+
+def _min_quality(headers: Headers) -> float:
+    value = next((value for name, value in headers if name == MIN_QUALITY), b"0")
+    try:
+        quality = float(value)
+    except ValueError:
+        quality = -1.0
+    if not 0 <= quality <= 1:
+        name = MIN_QUALITY.decode()
+        raise ApiError(400, f"The header {name} must be a number from 0 to 1.", param=name)
+    return quality
 
 
 def _unauthorized(message: str) -> ApiError:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from deployments import limits
+from deployments import conversations, limits
 from deployments.desks import Desk, Desks, by_name
 from deployments.fleet import RouterSettings
 from deployments.openai_answers import Answer, Usage
@@ -19,7 +19,7 @@ from deployments.openai_wire import (
 from deployments.receiving import Receive, Scope, read_body, watched
 from deployments.reply import Send, stream, whole
 from deployments.router_metrics import RouterMetrics
-from deployments.tenants import sender
+from deployments.tenants import sender, wish
 
 
 class TextRoutes:
@@ -43,7 +43,8 @@ class TextRoutes:
         if request.max_completion_tokens is not None:
             request.max_tokens = request.max_completion_tokens
         ids = await desk.renderer.chat(request)
-        await self._run(desk, request, [ids], scope, receive, send, chat=True)
+        opening = conversations.of_chat(request)
+        await self._run(desk, request, [ids], scope, receive, send, chat=True, opening=opening)
 
     async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, self._settings.limits)
@@ -70,6 +71,7 @@ class TextRoutes:
         send: Send,
         *,
         chat: bool,
+        opening: int | None = None,
     ) -> None:
         """Queues the prompts and answers when, or while, their deltas come."""
         parameters, most, field = sampling(request), self._settings.limits.max_tokens, "messages" if chat else "prompt"
@@ -77,16 +79,19 @@ class TextRoutes:
             parameters["max_tokens"] = max_tokens
         for ids in prompts:
             limits.check_prompt(len(ids), self._settings.limits, field)
-            _check_length(ids, request.max_tokens, desk.lane.max_model_len, field)
-        by = sender(scope["tenant"], scope["headers"], request.service_tier, self._settings.deadlines)
-        news = asyncio.Event()
-        with watched(desk.lane, receive, self._settings, stream=bool(request.stream)) as tickets:
-            with self._metrics.outcomes.door(desk.lane.model, by):
+        tenant, headers, tier = scope["tenant"], scope["headers"], request.service_tier
+        by = sender(tenant, headers, tier, self._settings.deadlines)
+        door = desk.door(by, wish(tenant, by, headers, tier, opening))
+        lane, news = door.lane, asyncio.Event()
+        for ids in prompts:
+            _check_length(ids, request.max_tokens, lane.max_model_len, field)
+        with watched(lane, receive, self._settings, stream=bool(request.stream)) as tickets:
+            with self._metrics.outcomes.door(lane.model, by):
                 for ids in prompts:
-                    tickets.append(desk.lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
-            metered = self._metrics.watch(desk.lane.model, sum(map(len, prompts)), by)
+                    tickets.append(lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
+            metered = self._metrics.watch(lane.model, sum(map(len, prompts)), by)
             give = stream if request.stream else whole
-            await give(tickets, news, _answer(request, prompts, chat), send, metered)
+            await give(tickets, news, _answer(request, prompts, chat), send, metered, door.extra)
 
     def _check_limits(self, request: Common) -> None:
         limits.check({name: getattr(request, name, None) for name in limits.FIELDS}, self._settings.limits)

@@ -19,7 +19,7 @@ from cluster.inventory import Machine, machine
 from cluster.model_config import read
 from cluster.tensors import UnreadableCheckpoint
 from deployments.declare import engines_at_most
-from deployments.fleet import Model, Replicas
+from deployments.served_model import Model, Replicas
 from headrace.checks import check_hardware
 from headrace.failure import Failure, bad_input
 from headrace.fetching import FetchError, resolve

@@ -19,7 +19,7 @@ FLOAT32_BYTES = 4
 
 def check_hardware(fleet: Fleet, machine: Machine) -> None:
     """Raises Failure when the hardware does not carry the fleet. Sources are folders by now."""
-    for model in fleet.models:
+    for model in fleet.engines:
         _check_devices(model, machine)
         check_fit(model, machine)
     if not machine.gpus:
@@ -96,7 +96,7 @@ def _check_devices(model: Model, machine: Machine) -> None:
 
 def _check_memory(fleet: Fleet, machine: Machine) -> None:
     avx512 = "avx512f" in machine.cpu_features
-    needs = {model.name: model.replicas.min * memory_need_bytes(model, avx512=avx512) for model in fleet.models}
+    needs = {model.name: model.replicas.min * memory_need_bytes(model, avx512=avx512) for model in fleet.engines}
     lacking_bytes = sum(needs.values()) - machine.available_bytes
     if lacking_bytes > 0:
         each = ", ".join(f"{name} {_gb(need)}" for name, need in needs.items())

@@ -27,6 +27,7 @@ from headrace.folders import runs_folder
 from headrace.serve import fleet_for
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
+from headrace.variant_quality import check_qualities
 
 LOOK_EVERY_S = 0.5
 
@@ -112,7 +113,8 @@ def _placed(fleet: Fleet, where: Head, steps: Steps) -> Fleet:
         fleet = stored(settled(fetched(fleet, steps), hardware), where.run.name)
         check_hardware(fleet, hardware)
         return fleet
-    for model in fleet.models:
+    check_qualities(fleet)
+    for model in fleet.engines:
         if model.source in MADE_HERE:
             raise bad_input(
                 f"{model.name}: source: the sample {model.source!r} is fetched to this machine only; "
@@ -141,7 +143,7 @@ def _check_cpus(fleet: Fleet, where: Head) -> None:
         there = where.rest.cpus()
     except (httpx.HTTPError, KeyError, TypeError, ValueError):
         return
-    needed = sum(model.replicas.min * model.tensor * model.pipeline_parallel for model in fleet.models)
+    needed = sum(model.replicas.min * model.tensor * model.pipeline_parallel for model in fleet.engines)
     needed += fleet.router.replicas * declare.ROUTER_CPUS
     if needed > there:
         raise bad_input(
@@ -213,5 +215,5 @@ def _told_of_interrupt(where: Head) -> Iterator[None]:
 def _record(run: runs.Run, fleet: Fleet) -> None:
     """Lets the other commands know what the run serves now."""
     host, _, _ = run.url.rpartition(":")
-    models = tuple(model.name for model in fleet.models)
+    models = tuple(engine.name for engine in fleet.engines)
     runs.write(runs_folder(), replace(run, url=f"{host}:{fleet.router.port}", models=models))

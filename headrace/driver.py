@@ -17,6 +17,7 @@ from cluster.processes import identify
 from cluster.runs import Run
 from deployments import declare
 from deployments.fleet import Fleet, StoreSettings, sqlite_url
+from deployments.served_model import Model
 from headrace import ask, diagnosis, leftovers
 from headrace.checks import check_hardware, check_port
 from headrace.failure import Failure
@@ -27,6 +28,7 @@ from headrace.folders import run_folder, runs_folder, store_file
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
+from headrace.variant_quality import judged
 
 LOOK_EVERY_S = 0.5
 BREAK_S = 10.0
@@ -81,7 +83,7 @@ def _recorded(wish: Wish) -> Iterator[Run]:
         id=run_id,
         driver=driver,
         url=f"http://{host}:{router.port}",
-        models=tuple(model.name for model in wish.fleet.models),
+        models=tuple(engine.name for engine in wish.fleet.engines),
         folder=str(run_folder(run_id)),
         log=os.environ.get(LOG_VARIABLE),
         started_at_s=time.time(),
@@ -94,17 +96,18 @@ def _recorded(wish: Wish) -> Iterator[Run]:
 
 
 def fetched(fleet: Fleet, steps: Steps) -> Fleet:
-    """The fleet with each source as a folder of this machine. Raises Failure."""
-    models = []
-    for model in fleet.models:
+    """The fleet with each source as a folder of this machine, and the quality of each variant. Raises Failure."""
+
+    def source(engine: Model) -> dict[str, str]:
         try:
             with shown_on(steps.console) as progress:
-                folder = resolve(model.source, progress=progress)
+                folder = resolve(engine.source, progress=progress)
         except FetchError as error:
-            raise Failure(f"{model.name}: {error}") from None
-        steps.say(f"✓ {model.name} is here: {folder}")
-        models.append(model.model_copy(update={"source": str(folder.absolute())}))
-    return fleet.model_copy(update={"models": models})
+            raise Failure(f"{engine.name}: {error}") from None
+        steps.say(f"✓ {engine.name} is here: {folder}")
+        return {"source": str(folder.absolute())}
+
+    return judged(fleet.with_engines(source), steps)
 
 
 def stored(fleet: Fleet, name: str) -> Fleet:

@@ -31,13 +31,9 @@ def settled(fleet: Fleet, machine: Machine) -> Fleet:
 
     Sources are folders by now. Raises Failure where no number of this machine's devices holds it.
     """
-    models = [
-        model.model_copy(update={"tensor_parallel": _fewest(model, machine)})
-        if model.tensor_parallel == "auto"
-        else model
-        for model in fleet.models
-    ]
-    return fleet.model_copy(update={"models": models})
+    return fleet.with_engines(
+        lambda engine: {"tensor_parallel": _fewest(engine, machine)} if engine.tensor_parallel == "auto" else {}
+    )
 
 
 def check_fit(model: Model, machine: Machine) -> None:

@@ -35,8 +35,8 @@ def effects(before: Fleet | None, after: Fleet) -> list[str]:
     """What Serve does to become `after`, a line each; nothing when there is no change."""
     if before == after:
         return []
-    old = {model.name for model in before.models} if before else set[str]()
-    new = {model.name for model in after.models}
+    old = {engine.name for engine in before.engines} if before else set[str]()
+    new = {engine.name for engine in after.engines}
     said = [f"starts engines of {name}" for name in sorted(new - old)]
     said += [f"ends engines of {name} when they have answered" for name in sorted(old - new)]
     if before is None:

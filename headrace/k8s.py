@@ -10,6 +10,7 @@ from headrace.failure import Failure, bad_input
 from headrace.fetching import MADE_HERE
 from headrace.fetching.hub import is_hub_id
 from headrace.serve import fleet_for
+from headrace.variant_quality import check_qualities
 
 SETTLE_S = 10.0
 """At least: Kubernetes sees two failing probes after 4 s, and tells every node."""
@@ -33,15 +34,12 @@ def render(what: str | None, *, overlay: str, out: str) -> None:
 
 def in_pods(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
     """The fleet as it runs in pods, and what they fetch for each model. Raises Failure."""
-    fetched = {model.name: model.source for model in fleet.models if _is_fetched(model)}
-    models = [
-        model.model_copy(update={"source": f"{CACHE}/models/{model.source.replace('/', '--')}"})
-        if model.name in fetched
-        else model
-        for model in fleet.models
-    ]
+    check_qualities(fleet)
+    fetched = {engine.name: engine.source for engine in fleet.engines if _is_fetched(engine)}
+    there = {name: {"source": f"{CACHE}/models/{source.replace('/', '--')}"} for name, source in fetched.items()}
+    fleet = fleet.with_engines(lambda engine: dict(there.get(engine.name, {})))
     router = {"host": "0.0.0.0", "settle_s": max(fleet.router.settle_s, SETTLE_S)}
-    return fleet.model_copy(update={"models": models, "router": fleet.router.model_copy(update=router)}), fetched
+    return fleet.model_copy(update={"router": fleet.router.model_copy(update=router)}), fetched
 
 
 def _is_fetched(model: Model) -> bool:

@@ -14,6 +14,7 @@ from routing.queue import Queue
 from routing.rate import Rate
 from routing.replica import UNKNOWN_TOKEN_S, Replica
 from routing.request import Request, Tier
+from routing.variant import Ladder, Prefer, Variant, Why, Wish
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -27,8 +28,10 @@ __all__ = [
     "Grants",
     "Head",
     "Health",
+    "Ladder",
     "Measured",
     "Placement",
+    "Prefer",
     "Prefixes",
     "Queue",
     "Rate",
@@ -38,6 +41,9 @@ __all__ = [
     "Tier",
     "TierGates",
     "Turn",
+    "Variant",
+    "Why",
+    "Wish",
     "admit",
     "batch",
     "body_keys",

@@ -18,7 +18,7 @@ ROUTERS = "routers"
 def worker_groups(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> list[dict[str, Any]]:
     """KubeRay's worker groups. `fetched`: by model, what is fetched for it; nothing for those that lie there."""
     # In the fleet's order: KubeRay adds a group to a running cluster only at the end.
-    sizes = dict.fromkeys(ranks_on_a_node(model) for model in fleet.models)
+    sizes = dict.fromkeys(ranks_on_a_node(model) for model in fleet.engines)
     return [_routers(fleet, place, fetched), *(_engines(fleet, place, size, fetched) for size in sizes)]
 
 
@@ -56,14 +56,14 @@ def _routers(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
         "whenUnsatisfiable": "DoNotSchedule" if place.several_nodes else "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels(ROUTER)},
     }
-    sources = [source for model in fleet.models if (source := fetched.get(model.name))]
+    sources = [source for model in fleet.engines if (source := fetched.get(model.name))]
     spec = _spec(container, sources, place, router) | {"topologySpreadConstraints": [spread]}
     # One more than there are routers: an update starts a router before it stops one.
     return _group(ROUTERS, ROUTER, spec, least=router.replicas, most=router.replicas + 1, cpus=1)
 
 
 def _engines(fleet: Fleet, place: Place, size: int, fetched: Mapping[str, str]) -> dict[str, Any]:
-    models = [model for model in fleet.models if ranks_on_a_node(model) == size]
+    models = [model for model in fleet.engines if ranks_on_a_node(model) == size]
     amount = (
         pods.resources(cpu=4 * size, memory_gib=32 * size, gpus=size)
         if place.gpus

@@ -51,7 +51,7 @@ PLACES = {
 
 def check(fleet: Fleet, place: Place) -> None:
     """Raises Unfit, one line for each model or setting that can't be in this place."""
-    wrong = [line for model in fleet.models for line in _complaints(model, place)]
+    wrong = [line for model in fleet.engines for line in _complaints(model, place)]
     if (fleet.store.url or "").startswith("sqlite"):
         wrong.append("store.url: should be a PostgreSQL, since pods share no file, or null")
     if place.highly_available and fleet.router.replicas < 2:

@@ -122,7 +122,7 @@ def serve_config(fleet: Fleet, place: Place) -> dict[str, Any]:
     schema = declare.schema(fleet)
     (application,) = schema["applications"]
     router = {"name": "router", "ray_actor_options": {"num_cpus": 1, "label_selector": {GROUP: ROUTERS}}}
-    application["deployments"] = [router, *(_engine(model, fleet, place) for model in fleet.models)]
+    application["deployments"] = [router, *(_engine(model, fleet, place) for model in fleet.engines)]
     return schema
 
 

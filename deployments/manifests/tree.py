@@ -90,7 +90,7 @@ def _overlay(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
 
 def _flows(fleet: Fleet) -> list[dict[str, Any]]:
     """Those that only some fleets have."""
-    ranks = policies.between_ranks() if any(model.nodes > 1 for model in fleet.models) else []
+    ranks = policies.between_ranks() if any(model.nodes > 1 for model in fleet.engines) else []
     return ranks + (policies.store(fleet.store.url) if fleet.store.url else [])
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ from deployments.lane import Lane
 from deployments.openai_wire import ChatRequest, Message
 from deployments.render import Renderer
 from deployments.router_metrics import RouterMetrics
+from deployments.variants import Served as Variant
+from deployments.variants import Variants
 from tests.deployments.fake_engine import FakeEngine, Said, expected
 
 MODEL = "tiny"
@@ -98,25 +100,33 @@ async def serve(
     wakes: bool = False,
     settings: RouterSettings = USUAL,
     tenants: Sequence[Tenant] = (),
+    variants: Mapping[str, tuple[float, FakeEngine]] = {},
+    ttft_s: float = 1.0,
 ) -> AsyncIterator[Served]:
-    """Serves the tokenizer in `folder` with these engines, until the end."""
+    """Serves the tokenizer in `folder` with these engines, until the end; `variants`: by name, quality and engine."""
     lane = Lane(MODEL, max_queued_requests=max_queued_requests, log=lambda _: None)
+    lanes = {name: Lane(f"{MODEL}-{name}", max_queued_requests=100, log=lambda _: None) for name in variants}
+    forms = [Variant(MODEL, 1.0, lane), *(Variant(name, variants[name][0], lanes[name]) for name in variants)]
     replicas = list(engines)
     try:
         with ThreadPoolExecutor(max_workers=1) as threads:
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
+            desk.variants = Variants(MODEL, forms, ttft_s=ttft_s) if variants else None
             api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, tenants)
             async with _server(api, settings) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines
                 for engine in engines:
                     served.add(engine)
-                await until(lambda: all(replica.heard for replica in lane.replicas.values()))
+                for name, (_, engine) in variants.items():
+                    engine.join(lanes[name], f"{name}-replica")
+                await until(lambda: all(one.heard for each in desk.lanes for one in each.replicas.values()))
                 yield served
     finally:
-        lane.close()
-        for engine in replicas:
+        for each in (lane, *lanes.values()):
+            each.close()
+        for engine in (*replicas, *(engine for _, engine in variants.values())):
             engine.close()
 
 

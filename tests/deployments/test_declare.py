@@ -8,7 +8,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from autoscaling import ServePolicy
 from deployments import declare
-from deployments.fleet import Fleet, Model, Replicas, RouterSettings, Scaling
+from deployments.fleet import Fleet, Model, RouterSettings, Scaling
+from deployments.served_model import Replicas
 
 FLEET = Fleet(
     models=[

@@ -23,6 +23,10 @@ def with_model(**fields: object) -> dict[str, object]:
     return {"models": [{"name": "tiny", "source": "tiny"} | fields]}
 
 
+def with_named(name: str) -> dict[str, object]:
+    return {"name": name, "source": name}
+
+
 def complaint(values: object) -> str:
     with pytest.raises(FileError) as refused:
         validate(values)
@@ -145,3 +149,58 @@ json_values = st.recursive(
 @given(st.dictionaries(st.sampled_from(["models", "router", "scaling", "cluster", "other"]), json_values) | json_values)
 def test_any_values_are_either_a_fleet_or_refused_in_lines_with_a_place(values: object) -> None:
     assert all(": " in line for line in complaints(values))
+
+
+def with_variants(*variants: dict[str, object], **fields: object) -> dict[str, object]:
+    return with_model(variants=[{"name": "w4", "source": "tiny-w4"} | variant for variant in variants], **fields)
+
+
+def test_a_variant_has_engines_of_its_own_that_differ_from_its_models_where_it_says_so() -> None:
+    engine = {"max_model_len": 512, "dtype": "bfloat16"}
+    variant = {"engine": {"dtype": "float16"}, "tensor_parallel": 1, "replicas": {"min": 0, "max": 2}}
+    fleet = validate(with_variants(variant, engine=engine, tensor_parallel=2, require_reference=True))
+    itself, other = fleet.engines
+    assert (itself.name, itself.engine, itself.variants) == ("tiny", engine, [])
+    assert (other.name, other.source, other.tensor_parallel) == ("tiny-w4", "tiny-w4", 1)
+    assert other.engine == {"max_model_len": 512, "dtype": "float16"}
+    assert (other.replicas.max, other.require_reference, other.variants) == (2, True, [])
+    (alike,) = validate(with_variants({}, tensor_parallel=2)).engines[1:]
+    assert (alike.tensor_parallel, alike.replicas.max) == (2, 1)
+    assert Fleet.model_validate_json(fleet.model_dump_json()) == fleet
+
+
+def test_what_is_changed_of_each_engine_is_changed_of_models_and_variants() -> None:
+    fleet = validate(with_variants({}, {"name": "w8", "quality": 0.9}))
+    changed = fleet.with_engines(lambda engine: {"source": f"/models/{engine.name}"})
+    (model,) = changed.models
+    assert [engine.source for engine in changed.engines] == ["/models/tiny", "/models/tiny-w4", "/models/tiny-w8"]
+    assert [variant.name for variant in model.variants] == ["w4", "w8"]
+    assert [variant.quality for variant in model.variants] == [None, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (with_variants({"quality": 1.5}), "models[0].variants[0].quality: should be less than or equal to 1, got 1.5"),
+        (with_variants({"quality": 0}), "models[0].variants[0].quality: should be greater than 0, got 0"),
+        (with_variants({}, {}), "models[0].variants: each name may appear once, 'w4' appears 2 times"),
+        (
+            with_variants({"name": "tiny"}),
+            "models[0]: a variant should not be named as its model, 'tiny', which is the best variant",
+        ),
+        (
+            with_variants({"tensor_parallel": 0}),
+            "models[0].variants[0].tensor_parallel: should be a whole number above 0, or auto, got 0",
+        ),
+        (
+            with_variants({"engine": {"port": 1}}),
+            "models[0].variants[0].engine: port is set by Headrace: write `router.port`",
+        ),
+        (
+            {"models": [{"name": "a", "source": "s", "variants": [{"name": "b", "source": "s"}]}, with_named("a-b")]},
+            "models: each name may appear once, 'a-b' appears 2 times",
+        ),
+    ],
+)
+def test_a_variant_that_can_not_be_is_refused_by_its_place(values: dict[str, object], line: str) -> None:
+    assert complaints(values) == [line]
