@@ -1,18 +1,21 @@
 """How does Ray Serve ask, and how is it answered? The application-level policy of a Headrace application.
 
 Serve's controller calls it about ten times a second, on its event loop, with a context for each deployment:
-"router", and "engine-<model>" for each model. An exception here would stall every application of the cluster.
+"router", "engine-<model>" for each model, and "engine-<model>-<variant>" for each of its variants.
+An exception here would stall every application of the cluster.
 What it decides is also logged to the journal, from which routers take it (deployments/decision_watch.py).
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 from autoscaling.decide import decide
 from autoscaling.decision import Decision
 from autoscaling.fleet import Fleet, ReplicaLoad
 from autoscaling.journal import opened
+from autoscaling.ladder import lacked_s, standing_in
 from autoscaling.memory import Memory
 from autoscaling.serve_law import by_serve
 from autoscaling.step_costs import StepCosts
@@ -59,13 +62,17 @@ class ServePolicy:
     controller restarts, and `decide` then starts from the replicas present.
     """
 
-    def __init__(self, *, advise: bool = False, **targets: float) -> None:
+    def __init__(self, *, advise: bool = False, variants: Sequence[Sequence[str]] = (), **targets: float) -> None:
         """By the names of `Targets`; defaults are there. Raises ValueError or TypeError for what is none.
 
-        `advise`: Serve's own law acts, and what would have been decided is only told.
+        `advise`: Serve's own law acts, and what would have been decided is only told. `variants`: of each model that
+        has any, what its engine deployments serve, the best one first.
         """
         self._targets = Targets(**targets)
         self._advise = advise
+        self._better = {
+            f"{ENGINE_PREFIX}{cheap}": f"{ENGINE_PREFIX}{best}" for one in variants for best, cheap in pairwise(one)
+        }
         self._journal = opened()
         self._said: set[str] = set()
 
@@ -93,7 +100,9 @@ class ServePolicy:
             return state["replicas"], {STATE: state}
         else:
             memory = Memory.from_json(state["memory"])
-        decision, memory = decide(read_fleet(context, contexts.values()), memory, self._targets)
+        better_s = _lacked_s(contexts.values(), self._better.get(context.deployment_name))
+        fleet = standing_in(read_fleet(context, contexts.values()), better_s, hold_s=self._targets.hold_s)
+        decision, memory = decide(fleet, memory, self._targets)
         replicas: float = decision.replicas
         if self._advise:
             replicas = by_serve(context, _router(contexts.values()), _model(context))
@@ -102,6 +111,7 @@ class ServePolicy:
             "decided_s": context.current_time,
             "replicas": replicas,
             "memory": memory.to_json(),
+            "lacked_s": lacked_s(decision, (state or {}).get("lacked_s")),
         }
         return replicas, {STATE: state}
 
@@ -138,6 +148,12 @@ def read_fleet(context: Context, contexts: Iterable[Context]) -> Fleet:
         max_replicas=context.capacity_adjusted_max_replicas,
         silent_routers=max(0, expected - len(routers)),
     )
+
+
+def _lacked_s(contexts: Iterable[Context], deployment: str | None) -> float | None:
+    """When a deployment last lacked replicas, as far as it is remembered."""
+    states = (each.policy_state.get(STATE) for each in contexts if each.deployment_name == deployment)
+    return next((state["lacked_s"] for state in states if state), None)
 
 
 def _model(context: Context) -> str:

@@ -97,7 +97,13 @@ def schema(fleet: Fleet) -> dict[str, Any]:
                 "args": fleet.model_dump(mode="json"),
                 "autoscaling_policy": {
                     "policy_function": "autoscaling:ServePolicy",
-                    "policy_kwargs": {"advise": fleet.scaling.advise, **asdict(fleet.scaling.targets())},
+                    "policy_kwargs": {
+                        "advise": fleet.scaling.advise,
+                        "variants": [
+                            [one.name for one in model.by_quality] for model in fleet.models if model.variants
+                        ],
+                        **asdict(fleet.scaling.targets()),
+                    },
                 },
             }
         ],

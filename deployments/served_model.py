@@ -129,6 +129,13 @@ class Model(BaseModel):
         itself = self.model_copy(update={"variants": []})
         return [itself, *(itself.model_copy(update=_differences(self, variant)) for variant in self.variants)]
 
+    @property
+    def by_quality(self) -> list["Model"]:
+        """The same, the best one first. A variant whose quality nobody has read comes last."""
+        quality = [1.0, *(variant.quality or 0.0 for variant in self.variants)]
+        pairs = sorted(zip(quality, self.engines, strict=True), key=lambda pair: -pair[0])
+        return [engine for _, engine in pairs]
+
     @field_validator("variants")
     @classmethod
     def _variants_differ(cls, variants: list[Variant]) -> list[Variant]:

@@ -18,6 +18,7 @@ models:
     engine:                  # engine arguments, by vLLM's names
       max_model_len: 2048
     require_reference: true  # refuse a checkpoint without reference numbers beside it
+    variants: []             # cheaper forms of it, for overload and for who prefers cost
 
 router:
   host: 127.0.0.1            # 0.0.0.0 listens on every interface

@@ -1,5 +1,7 @@
 """How does Serve's controller drive a policy? Contexts, metrics and the wrapper are Serve's own; its loop is played."""
 
+from collections.abc import Sequence
+
 from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
@@ -9,14 +11,22 @@ from autoscaling import ServePolicy, Traffic
 ROUTER = DeploymentID(name="router", app_name="headrace")
 ENGINE = DeploymentID(name="engine-tiny", app_name="headrace")
 OTHER = DeploymentID(name="engine-big.1", app_name="headrace")
+VARIANT = DeploymentID(name="engine-tiny-w4", app_name="headrace")
 
 
 class Application:
     """One router and engines, as Serve's controller would drive them: targets are met at once."""
 
-    def __init__(self, *engines: DeploymentID, max_replicas: int = 8, advise: bool = False, **serve: float) -> None:
+    def __init__(
+        self,
+        *engines: DeploymentID,
+        max_replicas: int = 8,
+        advise: bool = False,
+        variants: Sequence[Sequence[str]] = (),
+        **serve: float,
+    ) -> None:
         """`serve`: what Serve itself is told of engines, beside the bounds."""
-        policy = ServePolicy(target_utilization=0.7, hold_s=60.0, advise=advise)
+        policy = ServePolicy(target_utilization=0.7, hold_s=60.0, advise=advise, variants=variants)
         self.policy = _apply_app_level_autoscaling_config(policy)
         self.serve = {"upscale_delay_s": 0, "downscale_delay_s": 0} | serve
         self.now_s = 1_000.0

@@ -178,9 +178,9 @@ def test_the_policy_works_by_value_where_this_project_is_not_installed():
         check=False,
         timeout=120,
     )
-    assert answer.stdout.decode().strip() == ("{'a': 1, 'b': 1} ['decided_s', 'memory', 'replicas'] {'b': 4} False"), (
-        answer.stderr.decode()
-    )
+    assert answer.stdout.decode().strip() == (
+        "{'a': 1, 'b': 1} ['decided_s', 'lacked_s', 'memory', 'replicas'] {'b': 4} False"
+    ), answer.stderr.decode()
 
 
 def test_what_engines_measured_reaches_the_decision():
