@@ -261,6 +261,7 @@ class Lane:
         self._seen.remove(replica)
         self._log(f"{self.model}: replica {replica.id} {reason}; {len(replica.tickets)} requests were on it")
         for ticket in replica.tickets.values():
+            ticket.losses += ticket.sent_as <= replica.load.received
             if self._retry(ticket, reason):
                 self.shares.give_back(ticket)
                 self._wait(ticket)
@@ -269,9 +270,9 @@ class Lane:
 
     def _retry(self, ticket: Ticket, reason: str) -> bool:
         """Makes a ticket of a lost replica ready for another one, if its reader can't tell."""
-        if ticket.attempt < self._most_continuations and ticket.go_on():
+        if ticket.losses <= self._most_continuations and ticket.go_on():
             self.continuations += 1
-        elif ticket.attempt < RETRIES and not ticket.taken:
+        elif ticket.losses <= RETRIES and not ticket.taken:
             ticket.begin_again()
             self.retries += 1
         else:

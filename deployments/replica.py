@@ -64,6 +64,7 @@ class Replica:
         if self.health.until_s is not None:
             self.trial = ticket
         self.sent += 1
+        ticket.sent_as = self.sent
         self.on_the_way.append(read_tokens)
         self.link.say(ticket.order)
 

@@ -25,6 +25,10 @@ class Ticket:
     open_choices: int
     replica: str | None = None
     """The replica that runs it."""
+    sent_as: int = 0
+    """Its number among all that were sent there."""
+    losses: int = 0
+    """Replicas that were lost after they had it. Those that were gone before it reached them don't count."""
     taken: bool = False
     """Something was given to the reader: from now on a lost replica can't be hidden."""
     pending: dict[int, Delta] = field(default_factory=dict)

@@ -283,9 +283,31 @@ async def test_a_request_is_not_carried_from_death_to_death_for_ever(door: Door)
         engine = Engine(door.lane, name=str(attempt))
         await engine.frame()
         assert [submit.attempt for submit in engine.submits] == [attempt]
+        await engine.frame()
         await engine.die()
     assert error(ticket).status == 503
     assert door.lane.open_requests() == 0
+
+
+async def test_replicas_that_were_gone_before_a_request_reached_them_don_t_count(door: Door) -> None:
+    """As when a machine with several dies, and they are found to be lost one after the other."""
+    first = Engine(door.lane)
+    await first.frame()
+    ticket = door.enter(5)
+    await turn()
+    await first.frame(token(ticket, "x"))
+    gone = [Engine(door.lane, name=str(number)) for number in range(2 * RETRIES)]
+    for engine in gone:
+        await engine.frame()
+    for engine in (first, *gone):
+        await engine.die()
+    last = Engine(door.lane, name="last")
+    await last.frame()
+    (submit,) = last.submits
+    assert (submit.attempt, submit.said_ids) == (1 + sum(len(engine.submits) for engine in gone), [1])
+    assert sum(len(engine.submits) for engine in gone) > RETRIES
+    await last.frame(token(ticket, "y", "stop"))
+    assert read(ticket) == "xy"
 
 
 async def test_a_draining_replica_finishes_what_it_has_and_gets_nothing_new(door: Door) -> None:

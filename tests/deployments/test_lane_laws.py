@@ -56,8 +56,8 @@ class Play:
         assert all(engine.most <= engine.slots for engine in self.engines)
         for ticket in self.door.tickets:
             if ticket.failure is not None:
-                assert ticket.so_far is None or ticket.attempt == RETRIES, "given up too early"
-                assert len(self.door.log) > ticket.attempt
+                assert ticket.so_far is None or ticket.losses == RETRIES + 1, "given up too early"
+                assert len(self.door.log) >= ticket.losses
 
     def text(self, ticket: Ticket) -> dict[int, str]:
         """What its reader has read of each choice."""
