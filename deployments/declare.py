@@ -4,13 +4,13 @@ from dataclasses import asdict
 from typing import Any
 
 from deployments.fleet import Fleet, Model, RouterSettings, Scaling
+from deployments.wishes import ROUTER_CPUS, node_labels
 
 APPLICATION = "headrace"
 SPARE_S = 15.0
 """What a replica that is being stopped gets beside its longest stream, for first requests and last words."""
 STARTS = 2
 """Times that Serve starts an engine which fails, before it says so: a wrong checkpoint stays wrong."""
-ROUTER_CPUS = 0.5
 ONE_MORE_PERCENT = 1
 """Of surge: Serve rounds up to whole replicas, so an update starts one router, then stops one."""
 
@@ -31,7 +31,7 @@ def engines_at_most(fleet: Fleet) -> int:
 
 def logical_cpus(fleet: Fleet) -> int:
     """CPUs that Ray must count for every replica of the fleet to be placed at once, on one machine."""
-    ranks = sum(_ranks(engine) * engine.replicas.max for engine in fleet.engines)
+    ranks = sum(engine.ranks * engine.replicas.max for engine in fleet.engines)
     return ranks + int(fleet.router.replicas * ROUTER_CPUS + 1)
 
 
@@ -45,23 +45,20 @@ def engine_options(
 ) -> dict[str, Any]:
     """Serve's options for a model's engines. `gpus`: whether they run on GPUs; None: as the vLLM installed here does.
 
-    One node: one bundle with every GPU of the replica, given to the replica itself. Several nodes: a bundle for each
-    rank, taken by vLLM's Ray executor; the replica itself has no GPU. (GPU placement follows the sources; unrun.)
+    A replica is one placement group, which Ray makes whole or not at all. On one node: one bundle with every GPU of the
+    replica, given to the replica itself. On several: a bundle for each rank, since vLLM's Ray executor takes no bundle
+    of more GPUs; the replica itself has no GPU. Ray fills node after node with them, and what that does to tensor
+    groups is looked at by rank_check.py. (GPU placement follows the sources; unrun.)
 
     No surge: an update stops a replica before it starts its successor, which may need the same GPUs.
     """
     gpus = _uses_gpus(model) if gpus is None else gpus
-    ranks = _ranks(model)
-    if model.nodes > 1:
-        bundles = [{"CPU": 1, "GPU": 1}] * ranks
-        actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0}
-    else:
-        bundles = [{"CPU": ranks} | ({"GPU": ranks} if gpus else {})]
-        actor = {"num_cpus": ranks, "num_gpus": ranks if gpus else 0}
+    bundles, actor, strategy = _placed(model, gpus)
     return {
         "ray_actor_options": actor,
         "placement_group_bundles": bundles,
-        "placement_group_strategy": "PACK" if model.nodes > 1 else "STRICT_PACK",
+        "placement_group_strategy": strategy,
+        **({"placement_group_bundle_label_selector": [selector]} if (selector := _selector(model)) else {}),
         "autoscaling_config": _engines_scaled(model, scaling),
         "max_ongoing_requests": 1000,
         "max_constructor_retry_count": STARTS,
@@ -135,8 +132,24 @@ def _scaled(low: int, high: int) -> dict[str, Any]:
     }
 
 
-def _ranks(model: Model) -> int:
-    return model.tensor * model.pipeline_parallel
+def _placed(model: Model, gpus: bool) -> tuple[list[dict[str, float]], dict[str, Any], str]:
+    """Bundles of one replica, what the replica itself takes of the first, and how Ray lays them on nodes."""
+    ranks = model.ranks
+    if model.nodes > 1:
+        strategy = "SPREAD" if model.placement.spread else "PACK"
+        return [{"CPU": 1, "GPU": 1}] * ranks, {"num_cpus": 1, "num_gpus": 0}, strategy
+    bundle: dict[str, float] = {"CPU": ranks}
+    if gpus:
+        bundle["GPU"] = ranks
+    return [bundle], {"num_cpus": ranks, "num_gpus": ranks if gpus else 0}, "STRICT_PACK"
+
+
+def _selector(model: Model) -> dict[str, str]:
+    """Labels of nodes, as Ray's selectors say them."""
+    return {
+        name: values[0] if len(values) == 1 else f"in({', '.join(values)})"
+        for name, values in node_labels(model).items()
+    }
 
 
 def _uses_gpus(model: Model) -> bool:

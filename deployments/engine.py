@@ -16,6 +16,7 @@ from deployments.fleet import Model
 from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
 from deployments.gpu_watch import GpuWatch
 from deployments.link import EngineEnd
+from deployments.rank_check import Misplaced, check_ranks
 from deployments.vllm_engine import EngineFailed, VllmEngine
 
 MARK = "[headrace] "
@@ -47,13 +48,15 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._gpus = GpuWatch.here()
         try:
+            if model.nodes > 1:
+                check_ranks(model)
             self._engine = VllmEngine.start(model, sharers=sharers, claims=_claims_folder())
             self._watch = CoreWatch(self._engine, self._leave)
             self._verdict = await self._check_numbers()
             self._application = await self._engine.application()
             if self._engine.dead():
                 raise EngineFailed("the engine core died after the numbers check")
-        except (EngineFailed, numbers_check.WrongNumbers, reference.BadReference) as error:
+        except (EngineFailed, Misplaced, numbers_check.WrongNumbers, reference.BadReference) as error:
             raise RuntimeError(f"{MARK}{_name()}: {error}") from None
         self._link = EngineEnd(
             host=ray.util.get_node_ip_address(),

@@ -5,19 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-OURS = {
-    "model": "write `source` beside `engine`",
-    "tokenizer": "the one in `source` is used, so that router and engine count alike",
-    "served_model_name": "write `name` beside `engine`",
-    "tensor_parallel_size": "write `tensor_parallel` beside `engine`",
-    "pipeline_parallel_size": "write `pipeline_parallel` beside `engine`",
-    "data_parallel_size": "write `replicas` beside `engine`",
-    "nnodes": "write `nodes` beside `engine`",
-    "distributed_executor_backend": "it follows from `nodes`",
-    "host": "write `router.host`",
-    "port": "write `router.port`",
-}
-"""Engine arguments that Headrace sets itself, and what to do instead."""
+from deployments.model_placement import Placement, check_placement
+from deployments.own_arguments import refuse_own
 
 
 class Replicas(BaseModel):
@@ -49,12 +38,7 @@ def _or_none(given: object) -> object:
 
 
 def _theirs_alone(engine: dict[str, Any]) -> dict[str, Any]:
-    for name in engine:
-        plain = name.lstrip("-").replace("-", "_")
-        if plain in OURS:
-            raise ValueError(f"{name} is set by Headrace: {OURS[plain]}")
-        if plain != name:
-            raise ValueError(f"{name} is no engine argument: write {plain}")
+    refuse_own(engine)
     return engine
 
 
@@ -102,6 +86,7 @@ class Model(BaseModel):
     """Groups of layers, each on its own devices."""
     nodes: Parts = 1
     """Machines that one replica spans (more than one needs GPUs)."""
+    placement: Placement = Placement()
     engine: Arguments = {}
     """Engine arguments, by vLLM's names, passed as they are."""
     replicas: Replicas = Replicas()
@@ -116,6 +101,16 @@ class Model(BaseModel):
         if self.tensor_parallel == "auto":
             raise ValueError(f"{self.name}: tensor_parallel is still auto")
         return self.tensor_parallel
+
+    @property
+    def data_parallel(self) -> int:
+        """Copies of the engine in one replica: vLLM's own data parallelism."""
+        return self.engine.get("data_parallel_size", 1)
+
+    @property
+    def ranks(self) -> int:
+        """Devices of one replica. Raises ValueError while `tensor_parallel` is `auto`."""
+        return self.tensor * self.pipeline_parallel * self.data_parallel
 
     @property
     def reasons(self) -> bool:
@@ -135,6 +130,18 @@ class Model(BaseModel):
         quality = [1.0, *(variant.quality or 0.0 for variant in self.variants)]
         pairs = sorted(zip(quality, self.engines, strict=True), key=lambda pair: -pair[0])
         return [engine for _, engine in pairs]
+
+    @model_validator(mode="after")
+    def _placeable(self) -> Self:
+        for engine in self.engines:
+            check_placement(
+                engine.placement,
+                nodes=engine.nodes,
+                tensor=engine.tensor_parallel,
+                pipeline=engine.pipeline_parallel,
+                copies=engine.data_parallel,
+            )
+        return self
 
     @field_validator("variants")
     @classmethod

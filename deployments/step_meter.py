@@ -1,5 +1,6 @@
 """How fast is the engine, step by step? Rates, costs, cache hits, the last step's age, and how long one may take."""
 
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -33,6 +34,16 @@ class BusyShare:
         return self._busy_s / self._passed_s if self._passed_s else 0.0
 
 
+@dataclass(slots=True)
+class _Core:
+    """What one engine core said after its last step. Several where vLLM's data parallelism runs copies."""
+
+    stepped_s: float
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+
+
 class StepMeter:
     """Hears of every engine step from vLLM's statistics.
 
@@ -44,20 +55,19 @@ class StepMeter:
         self._prefill, self._decode = Rate(), Rate()
         self._busy_since_s = self._stepped_s = monotonic()
         self._busy, self._fit = BusyShare(self._stepped_s), StepFit()
-        self._running = self._waiting = 0
-        self._kv_usage = 0.0
+        self._cores = {0: _Core(self._stepped_s)}
         self._queried = self._hits = 0
         self.prompt_token_s = 0.0
         """Seconds that each prompt token adds to a step, looked at each REFIT_STEPS; 0 while that is unknown."""
         self.steps = 0
 
     def as_stat_logger(self, _config: Any, _index: int) -> "StepMeter":
-        """vLLM's factory signature: there is one engine, hence one meter."""
+        """vLLM's factory signature: there is one engine, hence one meter, whichever of its cores is meant."""
         return self
 
     def work_arrived(self) -> None:
         """A request was handed over: an idle engine's clock starts now."""
-        if not self._running and not self._waiting:
+        if not any(core.running or core.waiting for core in self._cores.values()):
             self._busy_since_s = monotonic()
 
     def record(
@@ -65,13 +75,15 @@ class StepMeter:
     ) -> None:
         """vLLM calls this after each step."""
         now_s = monotonic()
-        took_s = now_s - max(self._stepped_s, self._busy_since_s)
-        self._stepped_s = now_s
+        if (core := self._cores.get(engine_idx)) is None:
+            core = self._cores[engine_idx] = _Core(self._busy_since_s)
+        took_s = now_s - max(core.stepped_s, self._busy_since_s)
+        self._stepped_s = core.stepped_s = now_s
         self.steps += 1
         if scheduler_stats is not None:
-            self._running = scheduler_stats.num_running_reqs
-            self._waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
-            self._kv_usage = scheduler_stats.kv_cache_usage
+            core.running = scheduler_stats.num_running_reqs
+            core.waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+            core.kv_usage = scheduler_stats.kv_cache_usage
             self._queried += scheduler_stats.prefix_cache_stats.queries
             self._hits += scheduler_stats.prefix_cache_stats.hits
         self._busy.add(took_s, now_s)
@@ -126,14 +138,16 @@ class StepMeter:
         return self._prefill.step_s(prefilling_tokens) + decode_s
 
     def load(self, *, unfinished: int, prefilling_tokens: int, slots: int, kv_tokens: int) -> Load:
-        """The header of a frame that leaves now."""
+        """The header of a frame that leaves now. `slots` and `kv_tokens`: of all cores together, which are alike."""
+        running = sum(core.running for core in self._cores.values())
+        kv_usage = sum(core.kv_usage for core in self._cores.values()) / len(self._cores)
         return Load(
-            running_requests=min(self._running, unfinished),
-            waiting_requests=max(0, unfinished - self._running),
+            running_requests=min(running, unfinished),
+            waiting_requests=max(0, unfinished - running),
             prefilling_tokens=prefilling_tokens,
             slots=slots,
             kv_tokens=kv_tokens,
-            kv_free_tokens=int(kv_tokens * (1.0 - self._kv_usage)),
+            kv_free_tokens=int(kv_tokens * (1.0 - kv_usage)),
             prefill_tokens_per_s=self._prefill.per_s(),
             prefill_step_tokens=self._prefill.step_tokens(),
             decode_tokens_per_s=self._decode.per_s(),

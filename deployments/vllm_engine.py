@@ -56,10 +56,11 @@ class VllmEngine:
         """It gives vectors or classes, and no text."""
         self.vocabulary_size: int = config.model_config.get_vocab_size()
         self.sampling_defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
-        self.slots: int = config.scheduler_config.max_num_seqs
+        copies = config.parallel_config.data_parallel_size
+        self.slots: int = copies * config.scheduler_config.max_num_seqs
         self.step_tokens: int = config.scheduler_config.max_num_batched_tokens
         cache = config.cache_config
-        self.kv_tokens: int = (cache.num_gpu_blocks or 0) * cache.block_size
+        self.kv_tokens: int = copies * (cache.num_gpu_blocks or 0) * cache.block_size
         self.caches: bool = bool(cache.enable_prefix_caching)
         """It keeps prefixes of prompts."""
         self._processes = _processes(engine)
@@ -88,8 +89,7 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         cpu = current_platform.is_cpu()
-        ranks = model.tensor * model.pipeline_parallel
-        claim = _bind_cores(ranks, sharers, claims) if cpu and claims is not None else None
+        claim = _bind_cores(model.ranks, sharers, claims) if cpu and claims is not None else None
         arguments = engine_arguments(model, cpu=cpu, avx512=has_avx512())
         meter = StepMeter()
         logger: Any = meter.as_stat_logger

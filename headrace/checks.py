@@ -5,7 +5,11 @@ import socket
 from pathlib import Path
 
 from cluster.inventory import Machine
+from cluster.node_room import Node
+from cluster.placement import NoRoom
+from deployments.declare import logical_cpus
 from deployments.fleet import Fleet, Model, RouterSettings
+from deployments.wishes import room_for_least
 from headrace.failure import Failure, bad_input
 from headrace.fitting import check_fit
 
@@ -22,7 +26,9 @@ def check_hardware(fleet: Fleet, machine: Machine) -> None:
     for model in fleet.engines:
         _check_devices(model, machine)
         check_fit(model, machine)
-    if not machine.gpus:
+    if machine.gpus:
+        _check_gpus(fleet, machine)
+    else:
         _check_memory(fleet, machine)
 
 
@@ -47,9 +53,9 @@ def memory_need_bytes(model: Model, *, avx512: bool) -> int:
     cache_bytes = arguments["kv_cache_memory_bytes"]
     if not isinstance(cache_bytes, int):
         raise bad_input(f"{model.name}: engine.kv_cache_memory_bytes: should be a number of bytes, got {cache_bytes!r}")
-    ranks = model.tensor * model.pipeline_parallel
+    ranks = model.ranks
     weights_bytes = _weights_bytes(Path(model.source), widened=arguments.get("dtype") == "float32")
-    return weights_bytes + ranks * cache_bytes + (2 + ranks) * PROCESS_BYTES
+    return model.data_parallel * weights_bytes + ranks * cache_bytes + (2 + ranks) * PROCESS_BYTES
 
 
 def holder(port: int) -> str:
@@ -81,17 +87,20 @@ def _check_devices(model: Model, machine: Machine) -> None:
             f"{model.name}: nodes is {model.nodes}, but `headrace serve` starts Ray on this machine alone: "
             "nodes must be 1 here"
         )
-    ranks = model.tensor * model.pipeline_parallel
-    need = ranks * max(1, model.replicas.min)
-    if machine.gpus and need > len(machine.gpus):
+    if not machine.gpus and model.ranks > machine.cores:
         raise bad_input(
-            f"{model.name}: tensor_parallel x pipeline_parallel x replicas.min needs {need} GPUs, "
-            f"this machine has {len(machine.gpus)}"
+            f"{model.name}: tensor_parallel x pipeline_parallel is {model.ranks}, "
+            f"this machine has {machine.cores} CPU cores"
         )
-    if not machine.gpus and ranks > machine.cores:
-        raise bad_input(
-            f"{model.name}: tensor_parallel x pipeline_parallel is {ranks}, this machine has {machine.cores} CPU cores"
-        )
+
+
+def _check_gpus(fleet: Fleet, machine: Machine) -> None:
+    """CPUs are no matter: Ray is told of as many as the fleet needs."""
+    here = Node(name="this machine", amounts={"GPU": len(machine.gpus), "CPU": logical_cpus(fleet)})
+    try:
+        room_for_least(fleet, [here])
+    except NoRoom as error:
+        raise bad_input(str(error)) from None
 
 
 def _check_memory(fleet: Fleet, machine: Machine) -> None:

@@ -113,6 +113,9 @@ def deploy(
     diff: Annotated[bool, typer.Option("--diff", help="Only show what differs from what runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
     timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Patience with the update.")] = 1800,
+    nodes_may_come: Annotated[
+        bool, typer.Option("--nodes-may-come", help="Don't check for room: the cluster brings nodes itself.")
+    ] = False,
 ) -> None:
     """Make a running fleet, or a Ray cluster, serve what a file says. A failed update is taken back.
 
@@ -132,6 +135,7 @@ def deploy(
             only_diff=diff,
             dry=dry_run,
             patience_s=timeout,
+            nodes_may_come=nodes_may_come,
         )
     )
 

@@ -1,7 +1,7 @@
 """What does `headrace deploy` do: how does a fleet that runs become another, and what if that fails?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,9 +12,11 @@ from rich.console import Console
 
 from cluster import runs
 from cluster.inventory import machine
+from cluster.placement import NoRoom, Placed, Undecided
 from deployments import declare
 from deployments.declare import APPLICATION
 from deployments.fleet import Fleet
+from deployments.wishes import ROUTERS, room_for_least
 from headrace import diagnosis
 from headrace.checks import check_hardware, check_port
 from headrace.cluster_head import Head, head
@@ -43,6 +45,8 @@ class Wish:
     only_diff: bool
     dry: bool
     patience_s: float
+    nodes_may_come: bool
+    """The cluster's own autoscaler brings what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def command(wish: Wish) -> None:
     fleet = _placed(fleet, where, steps)
     if not _tell(before, fleet, where, steps) or wish.only_diff:
         return
-    _check_cpus(fleet, where)
+    if not wish.nodes_may_come:
+        _check_room(fleet, where, steps)
     if wish.dry:
         steps.say("Nothing was changed (--dry-run).")
         return
@@ -137,19 +142,31 @@ def _tell(before: Deployed, fleet: Fleet, where: Head, steps: Steps) -> bool:
     return True
 
 
-def _check_cpus(fleet: Fleet, where: Head) -> None:
-    """An engine for which no node has room would be waited for without an end."""
+def _check_room(fleet: Fleet, where: Head, steps: Steps) -> None:
+    """An engine for which no node has room would be waited for without an end. Raises Failure."""
     try:
-        there = where.rest.cpus()
+        nodes = where.rest.nodes()
     except (httpx.HTTPError, KeyError, TypeError, ValueError):
         return
-    needed = sum(model.replicas.min * model.tensor * model.pipeline_parallel for model in fleet.engines)
-    needed += fleet.router.replicas * declare.ROUTER_CPUS
-    if needed > there:
-        raise bad_input(
-            f"the fleet needs {needed:g} logical CPUs at least (one for each GPU or core of an engine, "
-            f"{declare.ROUTER_CPUS:g} for a router), {where.where} has {there:g}"
-        )
+    try:
+        found = room_for_least(fleet, nodes)
+    except NoRoom as error:
+        raise bad_input(f"{where.where} has no room for the fleet: {error} (--nodes-may-come: they will)") from None
+    except Undecided:
+        return
+    if len(nodes) > 1:
+        for line in _places(found):
+            steps.say(f"- {line}")
+
+
+def _places(found: Sequence[Placed]) -> Iterator[str]:
+    """A line for each model that has replicas; where they will lie is for Ray to say."""
+    nodes: dict[str, dict[str, None]] = {}
+    for placed in found:
+        nodes.setdefault(placed.name, {}).update(dict.fromkeys(placed.nodes))
+    for name, names in nodes.items():
+        if name != ROUTERS:
+            yield f"{name} has room, such as on {', '.join(names)}"
 
 
 def _update(where: Head, before: Deployed, fleet: Fleet, steps: Steps, patience_s: float) -> None:

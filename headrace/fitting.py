@@ -18,6 +18,7 @@ from cluster.model import in_float32
 from cluster.step_time import Layout
 from cluster.tensors import UnreadableCheckpoint
 from deployments.fleet import Fleet, Model
+from deployments.model_placement import Placement
 from headrace.failure import Failure
 from headrace.model_source import Described, from_folder
 from headrace.plan_answer import settings_for
@@ -27,13 +28,16 @@ FLAGS = {"max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"
 
 
 def settled(fleet: Fleet, machine: Machine) -> Fleet:
-    """The fleet with each `tensor_parallel: auto` as the fewest devices that hold the model; one on CPUs.
+    """The fleet as this machine alone will run it: wishes among nodes are left out, and each `tensor_parallel: auto` is
+    the fewest devices that hold the model; one on CPUs.
 
     Sources are folders by now. Raises Failure where no number of this machine's devices holds it.
     """
-    return fleet.with_engines(
+    found = fleet.with_engines(
         lambda engine: {"tensor_parallel": _fewest(engine, machine)} if engine.tensor_parallel == "auto" else {}
     )
+    anywhere = [model.model_copy(update={"placement": Placement()}) for model in found.models]
+    return found.model_copy(update={"models": anywhere})
 
 
 def check_fit(model: Model, machine: Machine) -> None:
@@ -65,7 +69,8 @@ def _fewest(model: Model, machine: Machine) -> int:
     if described is None or device is None or (settings := _settings(model, device, described.model)) is None:
         raise Failure(f"{model.name}: tensor_parallel: auto can't know this model or this GPU: write a number")
     shape, pipeline = _held(model, described.model, machine), model.pipeline_parallel
-    counts = [count for count in range(1, len(machine.gpus) // pipeline + 1) if not refusals(shape, count)]
+    most = len(machine.gpus) // (pipeline * model.data_parallel)
+    counts = [count for count in range(1, most + 1) if not refusals(shape, count)]
     tried = [fit(shape, device, layout=Layout(tensor=count, pipeline=pipeline), settings=settings) for count in counts]
     if held := next((each for each in tried if each.fits), None):
         return held.layout.tensor

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 
 from cluster import kv_cache
 from cluster.fit import Remedy
@@ -119,6 +119,7 @@ def lines(answer: Answer, result: Result) -> list[Line]:
     ]
     if (sizing := replica.sizing) is not None:
         told.append(Line(title="Replicas", text=f"{replicas(sizing)} on {_devices(replica, answer)}: {sizing.reason}"))
+        told += _machines(answer, replica, sizing)
         told += _at_load(sizing)
         told.append(Line(title="Cost", text=_cost(answer, replica, sizing, result)))
     if answer.variant.quality:
@@ -228,6 +229,22 @@ def _full(replica: Replica) -> str:
 def _times(replica: Replica) -> str:
     known = replica.speeds
     return f"by {known.origin}, in {known.dtype}; 9 of 10 are expected within a factor of {1 + known.error:.3g}"
+
+
+def _machines(answer: Answer, replica: Replica, sizing: Sizing) -> Iterable[Line]:
+    """Where there are several: how many, and what fleet.yaml says for it."""
+    layout, each = replica.fit.layout, answer.place.per_machine
+    across = layout.devices > each
+    parts, size = (layout.pipeline, layout.tensor) if across else (1, layout.devices)
+    together, part = each // size, "stage" if across else "replica"
+    if (count := ceil(parts * (sizing.replicas or 0) / together)) < 2:
+        return
+    told = (
+        f"{count:,} of {each} x {answer.device.name}: {f'{together} {part}s' if together > 1 else f'a {part}'} on each"
+    )
+    spans = f", nodes: {ceil(parts / together)}" if across else ""
+    said = f"tensor_parallel: {layout.tensor}, pipeline_parallel: {layout.pipeline}{spans}"
+    yield Line(title="Machines", text=f"{told}; fleet.yaml: {said}")
 
 
 def _at_load(sizing: Sizing) -> Iterable[Line]:

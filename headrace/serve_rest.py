@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 
+from cluster.node_room import Node
 from cluster.runs import Run
 from headrace.failure import Failure
 
@@ -57,11 +58,18 @@ class ServeRest:
         except (httpx.HTTPError, ValueError, KeyError):
             return {}
 
-    def cpus(self) -> float:
-        """Logical CPUs of all nodes that are alive. Raises httpx.HTTPError."""
+    def nodes(self) -> tuple[Node, ...]:
+        """Nodes that are alive, with all that they have. Raises httpx.HTTPError, KeyError, TypeError or ValueError."""
         answer = self._http.get("/api/v0/nodes", params={"detail": "1"}).raise_for_status().json()
-        nodes = answer["data"]["result"]["result"]
-        return sum(node["resources_total"].get("CPU", 0.0) for node in nodes if node["state"] == "ALIVE")
+        alive = [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+        return tuple(
+            Node(
+                name=f"{node['node_ip']} ({node['node_id'][:6]})",
+                amounts=node["resources_total"],
+                labels=node.get("labels") or {},
+            )
+            for node in alive
+        )
 
     def delete(self, timeout_s: float) -> bool:
         """Deletes every application, its streams first; False when they did not end within `timeout_s`."""

@@ -29,7 +29,7 @@ def engine_group(model: Model, place: Place) -> str:
 
 def ranks_on_a_node(model: Model) -> int:
     """Ranks of one engine on one machine: GPUs of a pod."""
-    return model.tensor * model.pipeline_parallel // model.nodes
+    return model.ranks // model.nodes
 
 
 def drain_s(router: RouterSettings) -> int:

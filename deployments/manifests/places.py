@@ -65,8 +65,13 @@ def _complaints(model: Model, place: Place) -> list[str]:
         return [f"{model.name}: tensor_parallel should be a number: which GPUs there are is not known here"]
     if model.nodes > 1 and not place.several_nodes:
         return [f"{model.name}: nodes should be 1 in {place.name}, got {model.nodes}"]
-    ranks = model.tensor * model.pipeline_parallel
-    if ranks % (model.nodes * model.tensor):
+    if named := [name for name in ("devices", "labels", "interconnect") if getattr(model.placement, name)]:
+        return [
+            f"{model.name}: placement.{named[0]} should be left out: engines run on pods of their own here, "
+            "whose nodes you choose by a patch"
+        ]
+    together = model.nodes * (1 if model.placement.split_tensor else model.tensor)
+    if model.nodes > 1 and model.ranks % together:
         return [
             f"{model.name}: nodes should divide pipeline_parallel, so that no layer is split over machines, "
             f"got {model.nodes} and {model.pipeline_parallel}"

@@ -3,12 +3,14 @@
 import inspect
 
 import pytest
+from ray._private.label_utils import validate_label_selector
 from ray.serve.config import AutoscalingConfig
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 
 from autoscaling import ServePolicy
 from deployments import declare
 from deployments.fleet import Fleet, Model, RouterSettings, Scaling
+from deployments.model_placement import Placement
 from deployments.served_model import Replicas
 
 FLEET = Fleet(
@@ -52,6 +54,19 @@ def test_over_several_nodes_each_rank_has_a_bundle_and_the_replica_no_gpu() -> N
     options = declare.engine_options(FLEET.models[1].model_copy(update={"nodes": 2}), FLEET.router, FLEET.scaling)
     assert options["placement_group_bundles"] == [{"CPU": 1, "GPU": 1}] * 4
     assert options["ray_actor_options"] == {"num_cpus": 1, "num_gpus": 0}
+    assert options["placement_group_strategy"] == "PACK"
+
+
+@pytest.mark.usefixtures("on_gpus")
+def test_stages_of_one_gpu_can_be_spread_and_serve_takes_labels_of_nodes() -> None:
+    placement = Placement(spread=True, devices=["H100", "H200"], labels={"rack": "r7"})
+    model = FLEET.models[0].model_copy(update={"nodes": 2, "pipeline_parallel": 2, "placement": placement})
+    options = declare.engine_options(model, FLEET.router, FLEET.scaling)
+    assert options["placement_group_strategy"] == "SPREAD"
+    names = ("placement_group_bundles", "placement_group_strategy", "placement_group_bundle_label_selector")
+    taken = DeploymentSchema(name="engine", **{name: options[name] for name in names})
+    (selector,) = taken.placement_group_bundle_label_selector
+    assert validate_label_selector(selector) is None
 
 
 def test_every_deployment_reports_to_the_policy_and_leaves_hysteresis_to_it() -> None:

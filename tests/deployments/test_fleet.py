@@ -70,6 +70,32 @@ def test_a_misspelt_field_is_named_with_its_place_and_the_nearest_name(tmp_path:
         (with_model(name="a/b"), "models[0].name: should be letters, digits, '.', '_' and '-', beginning"),
         (with_model(name="a\n"), "models[0].name: should be letters"),
         (
+            with_model(nodes=4, pipeline_parallel=2),
+            "models[0]: nodes should be at most pipeline_parallel, as each stage stays on one machine",
+        ),
+        (
+            with_model(nodes=2, pipeline_parallel=2, tensor_parallel=2, placement={"spread": True}),
+            "models[0]: placement.spread goes with tensor_parallel 1, as Ray spreads GPU by GPU",
+        ),
+        (
+            with_model(placement={"interconnect": "rack"}),
+            "models[0]: placement.interconnect goes with nodes above 1, got nodes 1",
+        ),
+        (with_model(placement={"labels": {"rack": "a b"}}), "models[0].placement.labels.rack: "),
+        (
+            with_model(placement={"labels": {"ray.io/accelerator-type": "H100"}}),
+            "models[0]: placement.labels: write placement.devices",
+        ),
+        (with_model(placement={"device": "H100"}), "models[0].placement.device: unknown field, did you mean devices?"),
+        (
+            with_model(engine={"data_parallel_size": "2"}),
+            "models[0]: engine.data_parallel_size should be a whole number above 0, got '2'",
+        ),
+        (
+            with_model(nodes=2, pipeline_parallel=2, engine={"data_parallel_size": 2}),
+            "models[0]: engine.data_parallel_size should be 1 where nodes is above 1, got 2",
+        ),
+        (
             with_model(replicas={"min": 3, "max": 2}),
             "models[0].replicas: min must be <= max, got min 3 and max 2",
         ),
@@ -104,6 +130,7 @@ def test_every_wrong_field_gets_its_own_line() -> None:
         ("model", "write `source`"),
         ("pipeline-parallel-size", "write `pipeline_parallel`"),
         ("distributed_executor_backend", "it follows from `nodes`"),
+        ("data_parallel_backend", "the copies of data_parallel_size all run on the replica's machine"),
         ("max-model-len", "write max_model_len"),
     ],
 )

@@ -136,3 +136,15 @@ def test_what_a_prompt_token_costs_is_known_after_some_steps() -> None:
     costs = meter.costs()
     assert costs is not None
     assert 0 <= meter.prompt_token_s <= costs.step_s + costs.sequence_s + costs.prompt_token_s
+
+
+def test_copies_of_an_engine_are_counted_together_and_each_by_its_own_clock() -> None:
+    """Two cores of vLLM's data parallelism that step together: the second's step took as long as the first's."""
+    meter = StepMeter()
+    meter.work_arrived()
+    meter.record(scheduler(num_running_reqs=3), iteration(generated=3), engine_idx=0)
+    first = load(meter, unfinished=8)
+    meter.record(scheduler(num_running_reqs=3, kv_cache_usage=0.5), iteration(generated=3), engine_idx=1)
+    together = load(meter, unfinished=8)
+    assert together.decode_tokens_per_s <= first.decode_tokens_per_s
+    assert (together.running_requests, together.waiting_requests, together.kv_free_tokens) == (6, 2, 750)

@@ -61,9 +61,11 @@ def test_too_little_memory_says_by_how_much_and_what_to_do(checkpoint: Path) -> 
     ("fields", "found", "line"),
     [
         ({"engine": {"kv_cache_memory_bytes": "4G"}}, machine(), "should be a number of bytes, got '4G'"),
-        ({"nodes": 2}, machine(gpus=8), "nodes must be 1 here"),
-        ({"tensor_parallel": 4}, machine(gpus=2), "needs 4 GPUs, this machine has 2"),
-        ({"replicas": {"min": 3, "max": 3}}, machine(gpus=2), "needs 3 GPUs, this machine has 2"),
+        ({"nodes": 2, "pipeline_parallel": 2}, machine(gpus=8), "nodes must be 1 here"),
+        ({"tensor_parallel": 4}, machine(gpus=2), "0 of 1 replicas.*takes 4 GPU.*left are this machine 2 GPU"),
+        ({"replicas": {"min": 3, "max": 3}}, machine(gpus=2), "2 of 3 replicas.*left are this machine 0 GPU"),
+        ({"engine": {"data_parallel_size": 3}}, machine(gpus=2), "each takes 3 GPU"),
+        ({"tensor_parallel": 3, "replicas": {"min": 0}}, machine(gpus=2), "each takes 3 GPU"),
         ({"tensor_parallel": 8}, machine(cores=4), "is 8, this machine has 4 CPU cores"),
     ],
 )
@@ -71,6 +73,13 @@ def test_too_few_devices_is_the_users_mistake(fields: dict[str, object], found: 
     with pytest.raises(Failure, match=line) as refused:
         check_hardware(fleet(**fields), found)
     assert refused.value.exit_code == 2
+
+
+def test_models_share_the_gpus_of_the_machine() -> None:
+    two = validate({"models": [{"name": name, "source": "tiny"} for name in ("one", "two")]})
+    check_hardware(two, machine(gpus=2))
+    with pytest.raises(Failure, match="two: room for 0 of 1 replicas beside the routers, one"):
+        check_hardware(two, machine(gpus=1))
 
 
 def test_a_free_port_passes_and_one_in_use_names_its_holder() -> None:

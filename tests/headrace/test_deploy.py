@@ -24,6 +24,8 @@ class Serve:
     url: str = ""
     token: str = "secret"
     cpus: float = 8.0
+    gpu_nodes: list[dict[str, Any]] = field(default_factory=list)
+    """Beside the head: resources and labels."""
     applications: dict[str, Any] = field(default_factory=dict)
     puts: list[dict[str, Any]] = field(default_factory=list)
     clock_s: float = 1.0
@@ -41,7 +43,9 @@ class Serve:
             nodes = [
                 {"state": "ALIVE", "resources_total": {"CPU": self.cpus}},
                 {"state": "DEAD", "resources_total": {"CPU": 64.0}},
+                *({"state": "ALIVE", **node} for node in self.gpu_nodes),
             ]
+            nodes = [{"node_ip": f"10.0.0.{i}", "node_id": 56 * str(i), **node} for i, node in enumerate(nodes)]
             return 200, {"data": {"result": {"result": nodes}}}
         if method == "PUT":
             self.put(json.loads(body))
@@ -91,7 +95,8 @@ class User:
     def deploys_file(self, text: str, **options: Any) -> None:
         file = self.folder / "fleet.yaml"
         file.write_text(text)
-        asked: dict[str, Any] = {"address": self.serve.url, "token_file": None, "only_diff": False, "dry": False}
+        flags = dict.fromkeys(("only_diff", "dry", "nodes_may_come"), False)
+        asked: dict[str, Any] = {"address": self.serve.url, "token_file": None, **flags}
         command(Wish(file=str(file), name="default", patience_s=5.0, **asked | options))
 
     def refused(self, text: str, **options: Any) -> str:
@@ -176,7 +181,7 @@ def test_a_failed_one_is_deployed_again(user: User, serve: Serve) -> None:
         (ONE, {"token_file": "/nowhere/token"}, "--token-file: there is no file /nowhere/token"),
         (ONE.replace("/models/one", "tiny"), {}, "one: source: the sample 'tiny'"),
         (ONE.replace("}]", ", tensor_parallel: auto}]"), {}, "tensor_parallel"),
-        (ONE.replace("}]", ", tensor_parallel: 9}]"), {}, "needs 9.5 logical CPUs at least"),
+        (ONE.replace("}]", ", tensor_parallel: 9}]"), {}, "one: room for 0 of 1 replicas"),
         ("models: []", {}, "models"),
     ],
 )
@@ -185,6 +190,43 @@ def test_what_can_not_work_is_refused_before_anything_changes(
 ) -> None:
     assert named in user.refused(text, **options)
     assert not serve.puts
+
+
+LARGE = {
+    "name": "large",
+    "source": "/models/large",
+    "tensor_parallel": 4,
+    "pipeline_parallel": 2,
+    "nodes": 2,
+    "placement": {"devices": ["H100"], "interconnect": "rack"},
+}
+
+
+def gpu_node(gpus: float, rack: str, kind: str = "H100") -> dict[str, Any]:
+    labels = {"ray.io/accelerator-type": kind, "rack": rack}
+    return {"resources_total": {"CPU": 32.0, "GPU": gpus}, "labels": labels}
+
+
+def test_stages_are_placed_on_nodes_of_one_rack_and_the_user_is_told_that_there_is_room(
+    user: User, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve.gpu_nodes = [gpu_node(4, "1"), gpu_node(6, "2"), gpu_node(4, "2"), gpu_node(8, "1", kind="L4")]
+    user.deploys_file(yaml.safe_dump({"models": [LARGE]}))
+    assert "large has room, such as on 10.0.0.3 (333333), 10.0.0.4 (444444)" in capsys.readouterr().out
+    assert serve.puts
+
+
+def test_a_replica_for_which_there_is_no_room_is_refused_in_one_line_and_the_line_says_what_is_short(
+    user: User, serve: Serve
+) -> None:
+    serve.gpu_nodes = [gpu_node(4, "1"), gpu_node(3, "2"), gpu_node(4, "2")]
+    told = user.refused(yaml.safe_dump({"models": [LARGE]}))
+    assert "large: room for 0 of 1 replicas beside the routers; each takes 2 times 4 GPU and 4 CPU" in told
+    assert "all on nodes with one rack" in told
+    assert "\n" not in told
+    assert not serve.puts
+    user.deploys_file(yaml.safe_dump({"models": [LARGE]}), nodes_may_come=True)
+    assert serve.puts
 
 
 def test_a_router_can_not_move_to_another_address_while_it_runs(user: User, serve: Serve) -> None:

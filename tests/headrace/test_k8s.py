@@ -53,8 +53,10 @@ def test_the_fleet_listens_everywhere_settles_and_reads_from_the_volume(tmp_path
 def test_what_a_place_cannot_carry_is_refused_with_the_field(tmp_path: Path) -> None:
     across = f"models: [{SPLIT % 2}]\n"
     assert refusal(tmp_path, across, "gpu") == "split: nodes should be 1 in gpu, got 2"
-    layers = f"models: [{SPLIT % 4}]\n"
+    layers = f"models: [{SPLIT % 2}]\n".replace("pipeline_parallel: 2", "pipeline_parallel: 3")
     assert "nodes should divide pipeline_parallel" in refusal(tmp_path, layers, "nodes")
+    chosen = across.replace("nodes: 2}", "nodes: 2, placement: {labels: {rack: r7}}}")
+    assert refusal(tmp_path, chosen, "nodes").startswith("split: placement.labels should be left out")
     auto = "models: [{name: one, source: owner/one, tensor_parallel: auto}]\n"
     assert "tensor_parallel should be a number" in refusal(tmp_path, auto, "gpu")
     assert refusal(tmp_path, ONE, "production") == "router.replicas: should be at least 2 in production, got 1"

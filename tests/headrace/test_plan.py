@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,20 @@ def test_replicas_devices_and_cost_follow_from_a_rate(run: Run, llama: Path, tmp
     assert f"device-hours: {sizing['devices']} an hour" in text
     assert "price of 2026-01-01: 2 EUR a device-hour" in text
     assert "example" not in text
+
+
+def test_replicas_of_more_than_one_machine_are_laid_on_machines(run: Run, llama: Path, tmp_path: Path) -> None:
+    options = ("--context", 8192, "--in", 1000, "--out", 250, "--rate", 1)
+    asked = (checkpoint(tmp_path / "large", LLAMA_70B), "--gpu", "l4", "--devices-per-machine", 4, *options)
+    replica = planned(run, *asked)["plans"][0]["replica"]
+    tensor, pipeline, count = replica["fit"]["tensor"], replica["fit"]["pipeline"], replica["sizing"]["replicas"]
+    together = 4 // tensor
+    assert tensor * pipeline > 4
+    told = words(run(*asked)).partition("Machines ")[2]
+    assert told.startswith(f"{ceil(count * pipeline / together)} of 4 x l4: ")
+    said = f"tensor_parallel: {tensor}, pipeline_parallel: {pipeline}, nodes: {ceil(pipeline / together)}"
+    assert f" on each; fleet.yaml: {said} " in told
+    assert "Machines" not in words(run(llama, "--gpu", "l4", "--devices-per-machine", 4, *options))
 
 
 def test_a_target_that_nobody_can_keep_is_named(run: Run, llama: Path) -> None:

@@ -58,4 +58,4 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     for part in ("router", "scaling", "store", "cluster"):
         assert getattr(fleet, part) == getattr(defaults, part)
         assert getattr(fleet, part).model_fields_set == set(type(getattr(fleet, part)).model_fields)
-    assert fleet.models[0].model_fields_set | {"nodes"} == set(type(fleet.models[0]).model_fields)
+    assert fleet.models[0].model_fields_set | {"nodes", "placement"} == set(type(fleet.models[0]).model_fields)
