@@ -52,7 +52,7 @@ class StepMeter:
     """
 
     def __init__(self) -> None:
-        self._prefill, self._decode = Rate(), Rate()
+        self._prefill, self._decode, self._ends = Rate(), Rate(), Rate()
         self._busy_since_s = self._stepped_s = monotonic()
         self._busy, self._fit = BusyShare(self._stepped_s), StepFit()
         self._cores = {0: _Core(self._stepped_s)}
@@ -88,6 +88,7 @@ class StepMeter:
             self._hits += scheduler_stats.prefix_cache_stats.hits
         self._busy.add(took_s, now_s)
         if iteration_stats is not None and took_s > 0:
+            self._ends.add(len(iteration_stats.finished_requests), took_s)
             prefilled, generated = iteration_stats.prompt_token_stats.computed, iteration_stats.num_generation_tokens
             if prefilled or generated:
                 self._fit.add(took_s, sequences=generated, prompt_tokens=prefilled)
@@ -113,6 +114,10 @@ class StepMeter:
     def busy_share(self) -> float:
         """Of the last seconds that was spent in steps."""
         return self._busy.at(monotonic())
+
+    def ends_per_s(self) -> float:
+        """Requests that end in a busy second."""
+        return self._ends.per_s()
 
     def costs(self) -> StepCosts | None:
         """Of this engine's steps; None before the first."""

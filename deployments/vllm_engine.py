@@ -167,7 +167,9 @@ class VllmEngine:
             slots=self.slots,
             kv_tokens=self.kv_tokens,
         )
-        load.credit_requests = max(0, self.slots - unfinished)
+        load.credit_requests = routing.credit_requests(
+            self.slots, unfinished=unfinished, ends_per_s=self._meter.ends_per_s()
+        )
         load.room_tokens = routing.room_tokens(self.step_tokens, self._meter.prompt_token_s)
         load.credit_tokens = routing.credit_tokens(
             load.room_tokens,

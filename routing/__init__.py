@@ -7,7 +7,7 @@ from routing.choose import Choice, choose
 from routing.counters import Counters, Floors
 from routing.drain import Drain
 from routing.gate import Gate, TierGates, retry_after_s
-from routing.grant import Credit, Grants, Head, credit_tokens, room_tokens
+from routing.grant import Credit, Grants, Head, credit_requests, credit_tokens, room_tokens
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
 from routing.queue import Queue
@@ -48,6 +48,7 @@ __all__ = [
     "batch",
     "body_keys",
     "choose",
+    "credit_requests",
     "credit_tokens",
     "failed",
     "lost",

@@ -79,6 +79,14 @@ def room_tokens(step_tokens: int, prompt_token_s: float) -> int:
     return min(most, max(LEAST_TOKENS, int(AHEAD_S / prompt_token_s))) if prompt_token_s else most
 
 
+def credit_requests(slots: int, *, unfinished: int, ends_per_s: float) -> int:
+    """Requests that an engine takes now: for its free slots, and for those that will be free within AHEAD_S.
+
+    Else each would miss a step while a router hears of it.
+    """
+    return max(0, slots + int(AHEAD_S * ends_per_s) - unfinished)
+
+
 def credit_tokens(room: int, *, unread_tokens: int, kv_tokens: int, kv_free_tokens: int) -> int:
     """Of that room, what is left beside the prompts that it has to read: as much as its cache can take now.
 

@@ -15,9 +15,12 @@ def scheduler(**counts: Any) -> Any:
     return SimpleNamespace(prefix_cache_stats=cache, **said | counts)
 
 
-def iteration(*, prefilled: int = 0, generated: int = 0) -> Any:
+def iteration(*, prefilled: int = 0, generated: int = 0, ended: int = 0) -> Any:
     """What vLLM's output side says after a step."""
-    return SimpleNamespace(prompt_token_stats=SimpleNamespace(computed=prefilled), num_generation_tokens=generated)
+    prompts = SimpleNamespace(computed=prefilled)
+    return SimpleNamespace(
+        prompt_token_stats=prompts, num_generation_tokens=generated, finished_requests=[None] * ended
+    )
 
 
 def load(meter: StepMeter, unfinished: int = 0) -> Any:
@@ -148,3 +151,12 @@ def test_copies_of_an_engine_are_counted_together_and_each_by_its_own_clock() ->
     together = load(meter, unfinished=8)
     assert together.decode_tokens_per_s <= first.decode_tokens_per_s
     assert (together.running_requests, together.waiting_requests, together.kv_free_tokens) == (6, 2, 750)
+
+
+def test_ends_are_told_for_each_busy_second() -> None:
+    meter = StepMeter()
+    assert meter.ends_per_s() == 0
+    began_s = monotonic()
+    for ended in (0, 2, 0, 1):
+        meter.record(scheduler(num_running_reqs=4), iteration(generated=4, ended=ended))
+    assert meter.ends_per_s() >= 3 / (monotonic() - began_s + 0.1)
