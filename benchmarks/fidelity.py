@@ -5,7 +5,8 @@
 
 Real vLLM engines of the tiny model behind a real router, whose steps last 50 ms by `benchmarks.paced`: what is compared
 is scheduling, queueing, batching and the choice of a replica. What a step lasts on a device is compared elsewhere
-(`headrace calibrate --check`, `benchmarks.plan_accuracy`).
+(`headrace calibrate --check`, `benchmarks.plan_accuracy`). The way between client and engine, which the simulator leaves
+out, is measured on the idle fleet and added to its first tokens.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ LOADS = {"half": 0.5, "most": 0.85, "more": 1.15}
 """Shares of the tokens that the slots can make: light, heavy, and a queue that grows."""
 ANSWER_TOKENS, PROMPT_TOKENS = 32, 96
 """In the mean; both are drawn from log-normal distributions."""
+ALONE, ALONE_S = 25, 0.4
+"""Requests that find the fleet idle, and seconds from one to the next."""
 TOLERANCE = 0.15
 
 
@@ -63,6 +66,8 @@ class Pair:
     load: str
     round: int
     requests: int
+    path_s: float
+    """To an idle engine and back, which the simulated figures have too."""
     live: Seen
     simulated: Seen
 
@@ -84,8 +89,8 @@ def requests(load: float, replicas: int, lasting_s: float, seed: int) -> Trace:
     return Trace(at_s=at_s - at_s[0], prompt_tokens=prompts, output_tokens=answers)
 
 
-def simulated(trace: Trace, replicas: int, cache_tokens: int) -> Seen:
-    """What the simulator says."""
+def simulated(trace: Trace, replicas: int, cache_tokens: int, path_s: float) -> Seen:
+    """What the simulator says of engines, with the way to them and back, which it knows nothing of."""
     settings = EngineSettings(
         max_sequences=SLOTS, batched_tokens=STEP_TOKENS, context_tokens=CONTEXT_TOKENS, block_tokens=BLOCK_TOKENS
     )
@@ -100,7 +105,18 @@ def simulated(trace: Trace, replicas: int, cache_tokens: int) -> Seen:
     )
     targets = Targets()
     run = simulate(trace, setup, headrace(targets), targets)
-    return seen(run)
+    return seen(run, path_s)
+
+
+def way_s(url: str) -> float:
+    """Seconds to an idle engine and back: what a first token takes there beside its step, in the median."""
+    places = np.arange(ALONE)
+    trace = Trace(
+        at_s=places * ALONE_S,
+        prompt_tokens=np.full(ALONE, PROMPT_TOKENS, dtype=np.int32),
+        output_tokens=np.ones(ALONE, dtype=np.int32),
+    )
+    return live(url, trace, seed=98).ttft_p50_s - STEP_S
 
 
 def live(url: str, trace: Trace, seed: int) -> Seen:
@@ -108,10 +124,10 @@ def live(url: str, trace: Trace, seed: int) -> Seen:
     return seen(as_run(trace, asyncio.run(played(url, trace, seed=seed, model_of=lambda place: "tiny"))))
 
 
-def seen(run: Run) -> Seen:
-    """Figures of a run in which all were answered."""
+def seen(run: Run, path_s: float = 0.0) -> Seen:
+    """Figures of a run in which all were answered, with so much for the way."""
     ttft_s, token_s = waits(run)
-    half, most = np.percentile(ttft_s, [50, 95])
+    half, most = np.percentile(ttft_s + path_s, [50, 95])
     return Seen(
         ttft_p50_s=float(half),
         ttft_p95_s=float(most),
@@ -126,13 +142,21 @@ def compare(replicas: Sequence[int], rounds: int, lasting_s: float) -> Iterator[
         with fleet(NAME, {"tiny": count}, ENGINE) as url:
             cache_tokens = kv_tokens(url)
             live(url, requests(0.5, count, 5.0, seed=99), seed=99)
+            path_s = way_s(url)
+            print(f"{count} replicas: {path_s:.4f} s to an idle engine and back", file=sys.stderr, flush=True)
             for number in range(1, rounds + 1):
                 for load, share in LOADS.items():
                     trace = requests(share, count, lasting_s, seed=number)
                     found = live(url, trace, seed=1000 * count + number)
-                    told = simulated(trace, count, cache_tokens)
+                    told = simulated(trace, count, cache_tokens, path_s)
                     yield Pair(
-                        replicas=count, load=load, round=number, requests=trace.requests, live=found, simulated=told
+                        replicas=count,
+                        load=load,
+                        round=number,
+                        requests=trace.requests,
+                        path_s=path_s,
+                        live=found,
+                        simulated=told,
                     )
 
 
