@@ -5,8 +5,8 @@
 
 Real vLLM engines of the tiny model behind a real router, whose steps last 50 ms by `benchmarks.paced`: what is compared
 is scheduling, queueing, batching and the choice of a replica. What a step lasts on a device is compared elsewhere
-(`headrace calibrate --check`, `benchmarks.plan_accuracy`). The way between client and engine, which the simulator leaves
-out, is measured on the idle fleet and added to its first tokens.
+(`headrace calibrate --check`, `benchmarks.plan_accuracy`). The way between client and engine, which the simulator
+leaves out, is measured on the idle fleet and added to its first tokens.
 """
 
 import asyncio
