@@ -36,16 +36,18 @@ TALLY: ContextVar[Tally] = ContextVar("tally")
 
 
 class CountedEngine:
-    """vLLM's AsyncLLM, with the tokens of each call counted."""
+    """vLLM's AsyncLLM, with the tokens of each call counted. `cut_off()` is called where the core ends a request that
+    was not cancelled, with no answer.
+    """
 
-    def __init__(self, llm: Any, work_arrived: Callable[[], None]) -> None:
-        self._llm, self._work_arrived = llm, work_arrived
+    def __init__(self, llm: Any, work_arrived: Callable[[], None], cut_off: Callable[[], None]) -> None:
+        self._llm, self._work_arrived, self._cut_off = llm, work_arrived, cut_off
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._llm, name)
 
     def generate(self, prompt: Any, sampling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = _uncut(self._llm.generate(prompt, sampling_params, request_id, **more), TALLY.get())
+        outputs = _uncut(self._llm.generate(prompt, sampling_params, request_id, **more), TALLY.get(), self._cut_off)
         return self._counted(TALLY.get(), outputs, request_id, _new_tokens(sampling_params.output_kind.name))
 
     def encode(self, prompt: Any, pooling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
@@ -72,13 +74,15 @@ class CountedEngine:
             await outputs.aclose()
 
 
-async def _uncut(outputs: AsyncGenerator[Any], tally: Tally) -> AsyncGenerator[Any]:
-    """The same, but for an end that is none: a core that was told to end cuts its requests off, and vLLM's application
-    would take that for an answer. It is about to die, and until that is known there is nothing to say.
+async def _uncut(outputs: AsyncGenerator[Any], tally: Tally, cut_off: Callable[[], None]) -> AsyncGenerator[Any]:
+    """The same, but for an end that is none, which vLLM's application would take for an answer.
+
+    A core that was told to end cuts its requests off. It is about to die; until that is known there is nothing to say.
     """
     try:
         async for output in outputs:
             if not tally.left and any(choice.finish_reason == ABORTED for choice in output.outputs):
+                cut_off()
                 await asyncio.Event().wait()
             yield output
     finally:

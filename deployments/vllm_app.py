@@ -210,11 +210,14 @@ def _receiver(body: bytes, gone: asyncio.Event) -> Callable[[], Awaitable[dict[s
     return receive
 
 
-async def build(llm: Any, arguments: dict[str, Any], work_arrived: Callable[[], None]) -> Application:
+async def build(
+    llm: Any, arguments: dict[str, Any], work_arrived: Callable[[], None], cut_off: Callable[[], None]
+) -> Application:
     """vLLM's application over a running AsyncLLM, as its own server would set it up.
 
     `arguments` are the engine's, as it has completed them (a reasoning parser in its config of structured outputs), and
-    those of SERVER_SETTINGS that the fleet gives; `work_arrived` is told of each request before the engine is.
+    those of SERVER_SETTINGS that the fleet gives; `work_arrived` is told of each request before the engine is,
+    `cut_off` of one that the core ended by itself with no answer.
     """
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
@@ -225,7 +228,7 @@ async def build(llm: Any, arguments: dict[str, Any], work_arrived: Callable[[], 
     args = Namespace(**(vars(FrontendArgs()) | arguments | ours))
     tasks = await llm.get_supported_tasks()
     app = build_app(args, tasks, llm.model_config)
-    engine: Any = CountedEngine(llm, work_arrived)
+    engine: Any = CountedEngine(llm, work_arrived, cut_off)
     await init_app_state(engine, app.state, args, tasks)
     # vLLM's handler of a dead engine wants a server to stop; Serve replaces this replica anyway.
     app.state.server = SimpleNamespace(should_exit=False)

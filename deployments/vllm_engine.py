@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ class VllmEngine:
         self._resumption = Resumption(engine)
         self._reads: dict[str, int] = {}
         """By vLLM's key of a request: prompt tokens to read, by what its router thinks is cached."""
+        self._cancelled: set[str] = set()
+        """Keys of requests that are being cancelled."""
+        self._tell_death: Callable[[], None] = _nothing
 
     @classmethod
     def start(cls, model: Model, *, sharers: int = 1, claims: Path | None = None) -> "VllmEngine":
@@ -110,7 +114,7 @@ class VllmEngine:
 
     async def application(self) -> vllm_app.Application:
         """vLLM's own HTTP application over this engine."""
-        return await vllm_app.build(self._engine, self._served, self._meter.work_arrived)
+        return await vllm_app.build(self._engine, self._served, self._meter.work_arrived, lambda: self._tell_death())
 
     async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
         """Hands a request to the engine; `emit` then gets its deltas, on this loop, until one with a finish.
@@ -132,7 +136,7 @@ class VllmEngine:
             return None
 
         self._reads[queue.request_id] = request.read_tokens
-        put = _putter(number, attempt, emit)
+        put = _putter(number, attempt, emit, partial(self._cut_off, queue.request_id))
         # The collector hands outputs over in the output handler's own turn: no task and no wake-up for each token.
         queue.put = put
         if (early := queue.get_nowait()) is not None:
@@ -155,7 +159,16 @@ class VllmEngine:
 
     async def cancel(self, key: str) -> None:
         """Ends a request within one step; nothing more is emitted."""
-        await self._engine.abort(key, internal=True)
+        self._cancelled.add(key)
+        try:
+            await self._engine.abort(key, internal=True)
+        finally:
+            self._cancelled.discard(key)
+
+    def _cut_off(self, key: str) -> None:
+        """The core ended a request with no answer: if that was not cancelled, it was told to end, and will soon."""
+        if key not in self._cancelled:
+            self._tell_death()
 
     def load(self) -> Load:
         """How busy the engine is now; credits are for all routers together."""
@@ -202,7 +215,11 @@ class VllmEngine:
         return self._engine.errored
 
     def on_death(self, tell: Callable[[], None]) -> None:
-        """`tell()` is called on this loop when the core is gone, before any answer made of that can be sent."""
+        """`tell()` is called on this loop, perhaps again, when the core is gone or about to go.
+
+        That is before any answer made of it can be sent.
+        """
+        self._tell_death = tell
         self._engine.output_handler.add_done_callback(lambda _: tell())
 
     def steps(self) -> int:
@@ -332,10 +349,10 @@ def _sampling(parameters: dict[str, Any], stream: bool) -> Any:
     return SamplingParams.from_optional(**parameters, output_kind=kind, skip_clone=True)
 
 
-def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
+def _putter(number: int, attempt: int, emit: Emit, cut_off: Callable[[], None]) -> Callable[[Any], None]:
     """Emits each output of a request's as deltas; an error is the core's death, which is told by `on_death`.
 
-    So is an end by ABORTED of a request that was not cancelled: a core that was sent SIGTERM says it before it ends.
+    `cut_off()` is called instead where the core ends the request with no answer.
     """
 
     def put(output: Any) -> None:
@@ -344,7 +361,8 @@ def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
         cached = output.num_cached_tokens or 0
         for choice in output.outputs:
             if choice.finish_reason == ABORTED:
-                continue
+                cut_off()
+                return
             if choice.finish_reason == FAILED:
                 emit(Failure(number, attempt, 500, "Internal server error"))
                 return
@@ -362,6 +380,10 @@ def _putter(number: int, attempt: int, emit: Emit) -> Callable[[Any], None]:
             )
 
     return put
+
+
+def _nothing() -> None:
+    """There is nobody to tell."""
 
 
 def _processes(engine: Any) -> list[psutil.Process]:

@@ -183,8 +183,11 @@ if __name__ == "__main__":
 
 async def serve(folder: str, router_key: str, log_file: str) -> None:
     """A replica without Ray, in a process of its own: says where it is and who its processes are."""
+    from deployments import engine as deployment
     from deployments.engine import Engine
     from deployments.fleet import Model
+
+    deployment._name = lambda: "tiny"
 
     # As Serve logs.
     logging.getLogger("ray.serve").addHandler(MemoryHandler(1, target=logging.FileHandler(log_file)))
@@ -244,7 +247,7 @@ async def until(happened: Callable[[], object], limit_s: float) -> float:
     return monotonic() - began_s
 
 
-FOUND_S = {signal.SIGKILL: 1.0, signal.SIGTERM: 4.0, signal.SIGSTOP: HUNG_S + 2 * LOOK_S}
+FOUND_S = {signal.SIGKILL: 1.0, signal.SIGTERM: 1.0, signal.SIGSTOP: HUNG_S + 2 * LOOK_S}
 """How soon a core or worker is known to be gone; a signal's way, a busy machine and a frame's way come on top."""
 
 

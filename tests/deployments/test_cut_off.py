@@ -23,26 +23,29 @@ def said_by_core(*finishes: str | None) -> Any:
 
 
 def test_of_a_text_nothing_more_is_said() -> None:
-    said = list[Delta | Failure]()
-    put = _putter(1, 0, said.append)
+    said, cut = list[Delta | Failure](), list[bool]()
+    put = _putter(1, 0, said.append, lambda: cut.append(True))
     put(said_by_core(None, "stop"))
+    assert not cut
     put(said_by_core("abort"))
+    assert cut == [True]
     assert [delta.finish for delta in said if isinstance(delta, Delta)] == [None, "stop"]
     assert len(said) == 2
 
 
 def test_one_that_the_engine_could_not_serve_failed() -> None:
     said = list[Delta | Failure]()
-    _putter(1, 0, said.append)(said_by_core("error"))
+    _putter(1, 0, said.append, lambda: None)(said_by_core("error"))
     assert said == [Failure(1, 0, 500, "Internal server error")]
 
 
 async def test_of_a_call_nothing_more_is_said_until_its_client_leaves() -> None:
     llm = Llm([output(1), output(0, finished=True, finish="abort")])
-    app, link = application(llm), Link()
+    cut = asyncio.Event()
+    app, link = application(llm, cut_off=cut.set), Link()
     answering = asyncio.ensure_future(app.answer(ROUTER, CALL, link))  # pyright: ignore[reportArgumentType]
-    while link.tokens != (3, 1):
-        await asyncio.sleep(0)
+    await cut.wait()
+    assert link.tokens == (3, 1)
     for _ in range(20):
         await asyncio.sleep(0)
     assert not answering.done()

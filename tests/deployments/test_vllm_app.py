@@ -70,10 +70,14 @@ class Link:
 
 
 def application(
-    llm: Llm, kind: str = "DELTA", method: str = "generate", arrived: Callable[[], None] = lambda: None
+    llm: Llm,
+    kind: str = "DELTA",
+    method: str = "generate",
+    arrived: Callable[[], None] = lambda: None,
+    cut_off: Callable[[], None] = lambda: None,
 ) -> Application:
     """An application that streams a line for each output of one request."""
-    engine = CountedEngine(llm, arrived)
+    engine = CountedEngine(llm, arrived, cut_off)
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -163,7 +167,7 @@ async def test_calls_of_other_routers_go_on_when_one_is_lost() -> None:
 
 
 async def test_other_attributes_are_the_engine_s() -> None:
-    assert CountedEngine(Llm([]), lambda: None).dtype == "float32"
+    assert CountedEngine(Llm([]), lambda: None, lambda: None).dtype == "float32"
 
 
 def saying(body: bytes, times: int) -> Application:
