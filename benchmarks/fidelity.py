@@ -5,8 +5,8 @@
 
 Real vLLM engines of the tiny model behind a real router, whose steps last 50 ms by `benchmarks.paced`: what is compared
 is scheduling, queueing, batching and the choice of a replica. What a step lasts on a device is compared elsewhere
-(`headrace calibrate --check`, `benchmarks.plan_accuracy`). The way between client and engine, which the simulator
-leaves out, is measured on the idle fleet and added to its first tokens.
+(`headrace calibrate --check`, `benchmarks.plan_accuracy`). What a step lasts to the millisecond, and the way between
+client and engine, which the simulator leaves out, are measured on the idle fleet.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ LOADS = {"half": 0.5, "most": 0.85, "more": 1.15}
 """Shares of the tokens that the slots can make: light, heavy, and a queue that grows."""
 ANSWER_TOKENS, PROMPT_TOKENS = 32, 96
 """In the mean; both are drawn from log-normal distributions."""
-ALONE, ALONE_S = 25, 0.4
-"""Requests that find the fleet idle, and seconds from one to the next."""
+ALONE, ALONE_S, ALONE_TOKENS = 20, 0.8, 10
+"""Requests that find the fleet idle, seconds from one to the next, and tokens of each answer."""
 TOLERANCE = 0.15
 
 
@@ -59,6 +59,16 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Alone:
+    """What requests see that find the fleet idle, in the median: what the simulator is told of the machine."""
+
+    step_s: float
+    """From one token to the next: a step lasts a little longer than it should."""
+    path_s: float
+    """To the engine and back: what a first token takes beside its step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
     """One load, once."""
 
@@ -66,8 +76,7 @@ class Pair:
     load: str
     round: int
     requests: int
-    path_s: float
-    """To an idle engine and back, which the simulated figures have too."""
+    alone: Alone
     live: Seen
     simulated: Seen
 
@@ -89,15 +98,15 @@ def requests(load: float, replicas: int, lasting_s: float, seed: int) -> Trace:
     return Trace(at_s=at_s - at_s[0], prompt_tokens=prompts, output_tokens=answers)
 
 
-def simulated(trace: Trace, replicas: int, cache_tokens: int, path_s: float) -> Seen:
-    """What the simulator says of engines, with the way to them and back, which it knows nothing of."""
+def simulated(trace: Trace, replicas: int, cache_tokens: int, alone: Alone) -> Seen:
+    """What the simulator says of engines with such steps, with the way to them and back, which it knows nothing of."""
     settings = EngineSettings(
         max_sequences=SLOTS, batched_tokens=STEP_TOKENS, context_tokens=CONTEXT_TOKENS, block_tokens=BLOCK_TOKENS
     )
     setup = Setup(
         settings=settings,
         kv_blocks=cache_tokens // BLOCK_TOKENS,
-        step=lambda chunks: STEP_S,
+        step=lambda chunks: alone.step_s,
         plans_ahead=False,
         min_replicas=replicas,
         max_replicas=replicas,
@@ -105,18 +114,18 @@ def simulated(trace: Trace, replicas: int, cache_tokens: int, path_s: float) -> 
     )
     targets = Targets()
     run = simulate(trace, setup, headrace(targets), targets)
-    return seen(run, path_s)
+    return seen(run, alone.path_s)
 
 
-def way_s(url: str) -> float:
-    """Seconds to an idle engine and back: what a first token takes there beside its step, in the median."""
-    places = np.arange(ALONE)
+def alone(url: str) -> Alone:
+    """Asked one after the other. Raises httpx.HTTPError or AssertionError if a request fails."""
     trace = Trace(
-        at_s=places * ALONE_S,
+        at_s=np.arange(ALONE) * ALONE_S,
         prompt_tokens=np.full(ALONE, PROMPT_TOKENS, dtype=np.int32),
-        output_tokens=np.ones(ALONE, dtype=np.int32),
+        output_tokens=np.full(ALONE, ALONE_TOKENS, dtype=np.int32),
     )
-    return live(url, trace, seed=98).ttft_p50_s - STEP_S
+    seen = live(url, trace, seed=98)
+    return Alone(step_s=seen.token_s, path_s=seen.ttft_p50_s - seen.token_s)
 
 
 def live(url: str, trace: Trace, seed: int) -> Seen:
@@ -142,19 +151,19 @@ def compare(replicas: Sequence[int], rounds: int, lasting_s: float) -> Iterator[
         with fleet(NAME, {"tiny": count}, ENGINE) as url:
             cache_tokens = kv_tokens(url)
             live(url, requests(0.5, count, 5.0, seed=99), seed=99)
-            path_s = way_s(url)
-            print(f"{count} replicas: {path_s:.4f} s to an idle engine and back", file=sys.stderr, flush=True)
+            idle = alone(url)
+            print(f"{count} replicas: {idle}", file=sys.stderr, flush=True)
             for number in range(1, rounds + 1):
                 for load, share in LOADS.items():
                     trace = requests(share, count, lasting_s, seed=number)
                     found = live(url, trace, seed=1000 * count + number)
-                    told = simulated(trace, count, cache_tokens, path_s)
+                    told = simulated(trace, count, cache_tokens, idle)
                     yield Pair(
                         replicas=count,
                         load=load,
                         round=number,
                         requests=trace.requests,
-                        path_s=path_s,
+                        alone=idle,
                         live=found,
                         simulated=told,
                     )
