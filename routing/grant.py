@@ -8,6 +8,7 @@ of it.
 from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 
 from routing.counters import Counters, Floors
 from routing.request import Tier
@@ -82,9 +83,10 @@ def room_tokens(step_tokens: int, prompt_token_s: float) -> int:
 def credit_requests(slots: int, *, unfinished: int, ends_per_s: float) -> int:
     """Requests that an engine takes now: for its free slots, and for those that will be free within AHEAD_S.
 
-    Else each would miss a step while a router hears of it.
+    Else each would miss a step while a router hears of it. None where less than one is expected to be.
     """
-    return max(0, slots + int(AHEAD_S * ends_per_s) - unfinished)
+    soon = AHEAD_S * ends_per_s
+    return max(0, slots + (ceil(soon) if soon >= 1 else 0) - unfinished)
 
 
 def credit_tokens(room: int, *, unread_tokens: int, kv_tokens: int, kv_free_tokens: int) -> int:

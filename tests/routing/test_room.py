@@ -32,6 +32,6 @@ def test_no_more_is_granted_than_there_is_room_and_an_engine_without_work_always
 def test_an_engine_takes_a_request_for_each_slot_that_will_soon_be_free() -> None:
     assert credit_requests(16, unfinished=10, ends_per_s=0.0) == 6
     assert credit_requests(16, unfinished=16, ends_per_s=0.9 / AHEAD_S) == 0, "none within that time"
-    assert credit_requests(16, unfinished=16, ends_per_s=2.5 / AHEAD_S) == 2
-    assert credit_requests(16, unfinished=18, ends_per_s=2.5 / AHEAD_S) == 0
+    assert credit_requests(16, unfinished=16, ends_per_s=1.5 / AHEAD_S) == 2
+    assert credit_requests(16, unfinished=18, ends_per_s=1.5 / AHEAD_S) == 0
     assert credit_requests(16, unfinished=30, ends_per_s=0.0) == 0
