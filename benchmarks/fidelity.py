@@ -41,7 +41,7 @@ LOADS = {"half": 0.5, "most": 0.85, "more": 1.15}
 """Shares of the tokens that the slots can make: light, heavy, and a queue that grows."""
 ANSWER_TOKENS, PROMPT_TOKENS = 32, 96
 """In the mean; both are drawn from log-normal distributions."""
-ALONE, ALONE_S, ALONE_TOKENS = 20, 0.8, 10
+ALONE, ALONE_S, ALONE_TOKENS = 20, 1.0, 16
 """Requests that find the fleet idle, seconds from one to the next, and tokens of each answer."""
 TOLERANCE = 0.15
 
@@ -59,13 +59,13 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Alone:
-    """What requests see that find the fleet idle, in the median: what the simulator is told of the machine."""
+class Told:
+    """What the simulator is told of the machine, by medians."""
 
     step_s: float
-    """From one token to the next: a step lasts a little longer than it should."""
+    """From one token to the next where all slots are taken: a little longer than it should be."""
     path_s: float
-    """To the engine and back: what a first token takes beside its step."""
+    """To an idle engine and back: what a first token takes there beside its step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +76,7 @@ class Pair:
     load: str
     round: int
     requests: int
-    alone: Alone
+    told: Told
     live: Seen
     simulated: Seen
 
@@ -98,7 +98,7 @@ def requests(load: float, replicas: int, lasting_s: float, seed: int) -> Trace:
     return Trace(at_s=at_s - at_s[0], prompt_tokens=prompts, output_tokens=answers)
 
 
-def simulated(trace: Trace, replicas: int, cache_tokens: int, alone: Alone) -> Seen:
+def simulated(trace: Trace, replicas: int, cache_tokens: int, told: Told) -> Seen:
     """What the simulator says of engines with such steps, with the way to them and back, which it knows nothing of."""
     settings = EngineSettings(
         max_sequences=SLOTS, batched_tokens=STEP_TOKENS, context_tokens=CONTEXT_TOKENS, block_tokens=BLOCK_TOKENS
@@ -106,7 +106,7 @@ def simulated(trace: Trace, replicas: int, cache_tokens: int, alone: Alone) -> S
     setup = Setup(
         settings=settings,
         kv_blocks=cache_tokens // BLOCK_TOKENS,
-        step=lambda chunks: alone.step_s,
+        step=lambda chunks: told.step_s,
         plans_ahead=False,
         min_replicas=replicas,
         max_replicas=replicas,
@@ -114,18 +114,22 @@ def simulated(trace: Trace, replicas: int, cache_tokens: int, alone: Alone) -> S
     )
     targets = Targets()
     run = simulate(trace, setup, headrace(targets), targets)
-    return seen(run, alone.path_s)
+    return seen(run, told.path_s)
 
 
-def alone(url: str) -> Alone:
-    """Asked one after the other. Raises httpx.HTTPError or AssertionError if a request fails."""
-    trace = Trace(
-        at_s=np.arange(ALONE) * ALONE_S,
-        prompt_tokens=np.full(ALONE, PROMPT_TOKENS, dtype=np.int32),
-        output_tokens=np.full(ALONE, ALONE_TOKENS, dtype=np.int32),
+def measured(url: str, replicas: int) -> Told:
+    """Of requests one after the other, then of as many at once as there are slots. Raises as `live` does."""
+    idle = live(url, _alike(ALONE, ALONE_S), seed=97)
+    full = live(url, _alike(SLOTS * replicas, 0.0), seed=98)
+    return Told(step_s=full.token_s, path_s=idle.ttft_p50_s - idle.token_s)
+
+
+def _alike(count: int, apart_s: float) -> Trace:
+    return Trace(
+        at_s=np.arange(count) * apart_s,
+        prompt_tokens=np.full(count, PROMPT_TOKENS, dtype=np.int32),
+        output_tokens=np.full(count, ALONE_TOKENS, dtype=np.int32),
     )
-    seen = live(url, trace, seed=98)
-    return Alone(step_s=seen.token_s, path_s=seen.ttft_p50_s - seen.token_s)
 
 
 def live(url: str, trace: Trace, seed: int) -> Seen:
@@ -151,21 +155,20 @@ def compare(replicas: Sequence[int], rounds: int, lasting_s: float) -> Iterator[
         with fleet(NAME, {"tiny": count}, ENGINE) as url:
             cache_tokens = kv_tokens(url)
             live(url, requests(0.5, count, 5.0, seed=99), seed=99)
-            idle = alone(url)
-            print(f"{count} replicas: {idle}", file=sys.stderr, flush=True)
+            told = measured(url, count)
+            print(f"{count} replicas: {told}", file=sys.stderr, flush=True)
             for number in range(1, rounds + 1):
                 for load, share in LOADS.items():
                     trace = requests(share, count, lasting_s, seed=number)
                     found = live(url, trace, seed=1000 * count + number)
-                    told = simulated(trace, count, cache_tokens, idle)
                     yield Pair(
                         replicas=count,
                         load=load,
                         round=number,
                         requests=trace.requests,
-                        alone=idle,
+                        told=told,
                         live=found,
-                        simulated=told,
+                        simulated=simulated(trace, count, cache_tokens, told),
                     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.fidelity import ANSWER_TOKENS, SLOTS, Alone, Pair, Seen, requests, simulated, summary
+from benchmarks.fidelity import ANSWER_TOKENS, SLOTS, Pair, Seen, Told, requests, simulated, summary
 from benchmarks.pace import STEP_S
 
 
@@ -19,12 +19,10 @@ def test_a_load_asks_for_its_share_of_what_the_slots_can_make(replicas: int) -> 
 
 
 def test_the_simulator_makes_a_token_a_step_and_waits_for_one_and_a_half() -> None:
-    told = simulated(requests(0.3, 1, 120.0, seed=2), 1, cache_tokens=100_000, alone=Alone(step_s=STEP_S, path_s=0.0))
+    told = simulated(requests(0.3, 1, 120.0, seed=2), 1, cache_tokens=100_000, told=Told(step_s=STEP_S, path_s=0.0))
     assert told.token_s == pytest.approx(STEP_S)
     assert STEP_S < told.ttft_p50_s < 2 * STEP_S
-    farther = simulated(
-        requests(0.3, 1, 120.0, seed=2), 1, cache_tokens=100_000, alone=Alone(step_s=STEP_S, path_s=0.01)
-    )
+    farther = simulated(requests(0.3, 1, 120.0, seed=2), 1, cache_tokens=100_000, told=Told(step_s=STEP_S, path_s=0.01))
     assert farther.ttft_p50_s == pytest.approx(told.ttft_p50_s + 0.01)
 
 
@@ -35,7 +33,7 @@ def test_errors_are_shares_of_what_was_seen_live() -> None:
             load="half",
             round=number,
             requests=9,
-            alone=Alone(step_s=0.05, path_s=0.0),
+            told=Told(step_s=0.05, path_s=0.0),
             live=seen(1.0),
             simulated=seen(told_s),
         )
