@@ -1,7 +1,7 @@
 """What does each recipe of examples/recipes lose? In transformers and in vLLM, each beside the parent there.
 
 `python -m benchmarks.compression_quality --output FILE`; results of steps are kept where `headrace compress` keeps
-them. AWQ takes some ten minutes, all of it about an hour and a half on one core.
+them. AWQ takes some ten minutes, those that distil hours, all others about an hour and a half on one core.
 """
 
 import argparse

@@ -25,9 +25,9 @@ class CheckpointEngine:
         self._process = process
         self.dtype = process.facts.dtype
 
-    def scores(self, rows: Sequence[Sequence[int]]) -> Scores:
+    def scores(self, rows: Sequence[Sequence[int]], likeliest: int = LIKELIEST) -> Scores:
         """What the engine says of rows of equal length, from prefills."""
-        answers = self._process.ask(_likeliest, [list(row) for row in rows], LIKELIEST)
+        answers = self._process.ask(_likeliest, [list(row) for row in rows], likeliest)
         nats, ids, logprobs = zip(*answers, strict=True)
         return Scores(
             nats=np.array(nats, dtype=np.float32),
@@ -53,9 +53,19 @@ class CheckpointEngine:
 
 
 @contextmanager
-def checkpoint_engine(folder: Path, *, max_model_len: int, max_num_seqs: int) -> Iterator[CheckpointEngine]:
-    """A fresh engine on a checkpoint, as `headrace serve` would start it. Raises EngineFailed."""
-    arguments = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs, "enable_prefix_caching": False}
+def checkpoint_engine(
+    folder: Path, *, max_model_len: int, max_num_seqs: int, likeliest: int = LIKELIEST
+) -> Iterator[CheckpointEngine]:
+    """A fresh engine on a checkpoint, as `headrace serve` would start it. Raises EngineFailed.
+
+    `likeliest`: as many tokens it may be asked to tell for a place.
+    """
+    arguments = {
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "max_logprobs": max(likeliest, LIKELIEST),
+        "enable_prefix_caching": False,
+    }
     with engine_process(Model(name="checkpoint", source=str(folder), engine=arguments)) as process:
         yield CheckpointEngine(process)
 

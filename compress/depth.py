@@ -23,9 +23,14 @@ def drop_layers(model: Any, step: DropLayers, text: Blocks, report: Report) -> d
     influence = block_influence(model, text, report)
     dropped = sorted(sorted(range(len(layers)), key=influence.__getitem__)[: step.layers])
     keep(model, [index for index in range(len(layers)) if index not in dropped])
-    if shapes(model, model.config) != {name: tensor.shape for name, tensor in model.state_dict().items()}:
-        raise Unsupported(f"drop_layers: {type(model).__name__}'s config can't say that {dropped} of its layers went")
+    refuse_unsaid(model, dropped, step.do)
     return {"block_influence": influence, "dropped": dropped}
+
+
+def refuse_unsaid(model: Any, dropped: list[int], step: str) -> None:
+    """Raises Unsupported where the config of a model without these layers describes another one."""
+    if shapes(model, model.config) != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise Unsupported(f"{step}: {type(model).__name__}'s config can't say that {dropped} of its layers went")
 
 
 def block_influence(model: Any, text: Blocks, report: Report) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.tensors import BITS, Tensor
 from compress.mask import ROWS
-from compress.recipe import DropLayers, Mask, NarrowAttention, NarrowFfn, Quantize, Slice, Step
+from compress.recipe import Distil, DropLayers, Edit, Mask, NarrowAttention, NarrowFfn, Quantize, Slice, Step
 from compress.shape import Shape
 from compress.text import GATE_BLOCKS, GATE_TOKENS
 
@@ -42,21 +42,25 @@ class Effort:
 
 def effort(shape: Shape, step: Step, text: Slice, flops_per_s: float) -> Effort:
     """For a step on a model of this shape (as it is before), with this much calibration text."""
+    if isinstance(step, Distil):
+        flops, work_bytes = _training_flops(shape, step), step.workers * (PROCESS_BYTES + _training_bytes(shape, step))
+    else:
+        flops, work_bytes = _flops(shape, step, text), _work_bytes(shape, step, text)
     gate_flops = GATE_BLOCKS * GATE_TOKENS * shape.flops_per_token(GATE_TOKENS)
-    compute_s = (_flops(shape, step, text) + gate_flops) / flops_per_s + _loops_s(shape, step)
+    compute_s = (flops + gate_flops) / flops_per_s + _loops_s(shape, step)
     # The gate's logits of one block, as they come and in float32 with their softmax.
-    gate_bytes = GATE_TOKENS * _vocabulary(shape) * (BITS[shape.dtype] // 8 + 2 * FLOAT)
+    gate_bytes = GATE_TOKENS * shape.vocabulary * (BITS[shape.dtype] // 8 + 2 * FLOAT)
     return Effort(
-        memory_bytes=PROCESS_BYTES + shape.bytes + max(gate_bytes, _work_bytes(shape, step, text)),
+        memory_bytes=PROCESS_BYTES + shape.bytes + max(gate_bytes, work_bytes),
         seconds=3 * shape.bytes / FILE_BYTES_PER_S + compute_s,
     )
 
 
-def _work_bytes(shape: Shape, step: Step, text: Slice) -> int:
+def _work_bytes(shape: Shape, step: Edit, text: Slice) -> int:
     """Beside the weights: what is seen of the text, and what the method keeps."""
     each = BITS[shape.dtype] // 8
     seen = text.blocks * text.tokens * shape.hidden * each
-    logits = text.tokens * _vocabulary(shape) * each
+    logits = text.tokens * shape.vocabulary * each
     widest = max(shape.maps, key=lambda tensor: tensor.weights).weights
     match step:
         case DropLayers():
@@ -78,7 +82,7 @@ def _work_bytes(shape: Shape, step: Step, text: Slice) -> int:
             return 2 * seen + 3 * FLOAT * widest
 
 
-def _flops(shape: Shape, step: Step, text: Slice) -> float:
+def _flops(shape: Shape, step: Edit, text: Slice) -> float:
     tokens = text.blocks * text.tokens
     forward = tokens * shape.flops_per_token(text.tokens)
     match step:
@@ -139,13 +143,22 @@ def _recovery_bytes(shape: Shape, step: Mask, text: Slice) -> int:
     if not step.recovery_steps:
         return 0
     tokens = min(ROWS, text.blocks) * text.tokens
-    kept = tokens * (shape.layers * ACTIVATION_BYTES * shape.hidden + 3 * _vocabulary(shape))
+    kept = tokens * (shape.layers * ACTIVATION_BYTES * shape.hidden + 3 * shape.vocabulary)
     return FLOAT * (shape.parameters + 3 * _weights(shape) + kept)
+
+
+def _training_flops(shape: Shape, step: Distil) -> float:
+    """Each step as in a mask's recovery, and once the source's own pass, as if it were no larger: it is little."""
+    block = step.text.tokens * shape.flops_per_token(step.text.tokens)
+    return block * (step.text.blocks + 2 * 3 * step.steps * step.batch_blocks)
+
+
+def _training_bytes(shape: Shape, step: Distil) -> int:
+    """One worker's, block after block, in float32: model, gradients, AdamW's two moments and what is read, which
+    shards divide; what the backward pass needs, logits with log-probabilities, all others' and their gradients."""
+    kept = step.text.tokens * (shape.layers * ACTIVATION_BYTES * shape.hidden + 5 * shape.vocabulary)
+    return FLOAT * (5 * shape.parameters // (step.workers if step.sharded else 1) + kept)
 
 
 def _weights(shape: Shape) -> int:
     return sum(tensor.weights for tensor in shape.maps)
-
-
-def _vocabulary(shape: Shape) -> int:
-    return max((tensor.shape[0] for tensor in shape.tensors if tensor.part in ("embedding", "head")), default=0)

@@ -6,15 +6,16 @@ Everything is kept under `store` as it is finished, so that a run that was kille
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.inventory import Machine
-from compress import assemble, gate, kept, source, stages, steps
-from compress.recipe import Recipe
+from compress import assemble, distil, gate, kept, source, spread, stages, steps, teacher
+from compress.recipe import Distil, Recipe
 from compress.report import FILE, Report
 from compress.scores import Scores
+from compress.spread import Spread
 from compress.stages import Texts
 
 
@@ -25,6 +26,8 @@ class Needs:
     memory_bytes: int
     alone: bool = False
     """Nothing else of ours may run meanwhile: its seconds are measured."""
+    spreads: bool = False
+    """It only waits for others, to which it gives the work; what they take is asked for there."""
 
 
 class Call(Protocol):
@@ -35,7 +38,11 @@ class Call(Protocol):
 
 def here(work: Callable[..., Path], *arguments: Any, needs: Needs) -> Path:
     """Runs a stage in this process."""
-    return work(*arguments, lambda doing, share: None)
+    return work(*arguments, _silent)
+
+
+def _silent(doing: str, share: float | None) -> None:
+    """Hears and says nothing."""
 
 
 def run(
@@ -46,18 +53,21 @@ def run(
     store: Path,
     out: Path,
     call: Call = here,
+    shared: Spread = spread.HERE,
     step_bytes: int = 0,
 ) -> Path:
     """The artefact's folder, `out`/name: a checkpoint that vLLM loads as it is, with report and reference.
 
-    `parent`: the source's checkpoint; `store`: where finished stages lie; `step_bytes`: memory that a step needs.
-    Raises AlreadyQuantized, Unsupported, NoChange, LostHead, GateFailed, EngineFailed, TextTooShort, FileError.
+    `parent`: the source's checkpoint; `store`: where finished stages lie; `shared`: who does what several processes
+    share; `step_bytes`: memory that a step needs.
+    Raises AlreadyQuantized, Unsupported, NoChange, Diverged, LostHead, GateFailed, EngineFailed, TextTooShort,
+    FileError.
     """
     rounded_before = source.rounding(parent)
     said = stages.texts(recipe, stages.tokenizer(parent))
     parent_hash = kept.checkpoint_hash(parent)
     needs = Needs(memory_bytes=step_bytes)
-    places = carry_out(recipe, parent, parent_hash, said, store, call, needs)
+    places = carry_out(recipe, parent, parent_hash, said, store, call, needs, shared)
     last, weights_hash = places[-1], steps.done(places[-1]).weights_hash
     names = stages.names(recipe, said, parent_hash, weights_hash, machine)
     at = {stage: store / name for stage, name in names.items()}
@@ -82,14 +92,30 @@ def run(
 
 
 def carry_out(
-    recipe: Recipe, parent: Path, parent_hash: str, said: Texts, store: Path, call: Call, needs: Needs
+    recipe: Recipe,
+    parent: Path,
+    parent_hash: str,
+    said: Texts,
+    store: Path,
+    call: Call,
+    needs: Needs,
+    shared: Spread = spread.HERE,
 ) -> list[Path]:
     """The results of all steps, in order; those that are there already are taken."""
     places: list[Path] = []
     before, name = parent, parent_hash
-    for step in recipe.steps:
-        name = steps.result_name(name, step, said.calibration, recipe.seed, said.gate)
-        before = call(steps.carry_out, before, step, recipe, store / name, needs=needs)
+    for step, text in zip(recipe.steps, said.work, strict=True):
+        if isinstance(step, Distil):
+            lessons = store / teacher.name(parent_hash, text, step.top_k)
+            name = steps.result_name(f"{name} {lessons.name}", step, text, recipe.seed, said.gate)
+            several = replace(needs, spreads=True)
+            if not (store / name).is_dir():
+                call(teacher.teach, parent, text, step.top_k, lessons, shared.teach, needs=several)
+            mine = several if step.workers > 1 else needs
+            before = call(distil.carry_out, before, lessons, step, recipe, store / name, shared, needs=mine)
+        else:
+            name = steps.result_name(name, step, text, recipe.seed, said.gate)
+            before = call(steps.carry_out, before, step, recipe, store / name, needs=needs)
         places.append(before)
     return places
 

@@ -6,7 +6,7 @@ from math import ceil
 from cluster.tensors import LAYER, Tensor
 from compress.layers import Unsupported
 from compress.quantize import group_size
-from compress.recipe import DropLayers, Mask, NarrowAttention, NarrowFfn, Quantize, Step
+from compress.recipe import Distil, DropLayers, FewerLayers, Mask, NarrowAttention, NarrowFfn, Quantize, Step
 from compress.shape import Shape
 
 FFN = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -23,12 +23,7 @@ class Impossible(ValueError):
 
 def after(shape: Shape, step: Step) -> Shape:
     """The checkpoint that is saved after a step: its bytes are exact where all layers are alike. Raises Impossible."""
-    if shape.quantized:
-        raise Impossible(
-            "do", f"what is quantized ({shape.quantized}) can't be changed: begin with what it was made of"
-        )
-    if not shape.maps:
-        raise Impossible("do", f"{shape.architecture} has no list of layers at model.layers: no step knows it")
+    _refuse(shape)
     match step:
         case DropLayers():
             return _without_layers(saved(shape), step)
@@ -38,8 +33,19 @@ def after(shape: Shape, step: Step) -> Shape:
             return _narrow_attention(saved(shape), step)
         case Mask():
             return _masked(saved(shape), step)
+        case Distil():
+            return _student(saved(shape), step)
         case Quantize():
             return _quantized(saved(shape), step)
+
+
+def _refuse(shape: Shape) -> None:
+    if shape.quantized:
+        raise Impossible(
+            "do", f"what is quantized ({shape.quantized}) can't be changed: begin with what it was made of"
+        )
+    if not shape.maps:
+        raise Impossible("do", f"{shape.architecture} has no list of layers at model.layers: no step knows it")
 
 
 def saved(shape: Shape) -> Shape:
@@ -69,6 +75,20 @@ def _without_layers(shape: Shape, step: DropLayers) -> Shape:
     left = shape.layers - step.layers
     if left < 1:
         raise Impossible("layers", f"must be below the model's {shape.layers}, got {step.layers}")
+    return _with_layers(shape, left)
+
+
+def _student(shape: Shape, step: Distil) -> Shape:
+    if step.top_k > shape.vocabulary:
+        raise Impossible("top_k", f"must be at most the model's vocabulary of {shape.vocabulary}, got {step.top_k}")
+    if not isinstance(step.student, FewerLayers):
+        return shape
+    if step.student.layers >= shape.layers:
+        raise Impossible("student.layers", f"must be below the model's {shape.layers}, got {step.student.layers}")
+    return _with_layers(shape, step.student.layers)
+
+
+def _with_layers(shape: Shape, left: int) -> Shape:
     kept = tuple(tensor for tensor in shape.tensors if tensor.layer is None or tensor.layer < left)
     return replace(shape, tensors=kept, layers=left)
 

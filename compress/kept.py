@@ -1,4 +1,4 @@
-"""Which results are finished already, and how does one become so? Each is a folder, whole or not there."""
+"""Which results are finished already, and how does one become so? Each is a folder or a file, whole or not there."""
 
 import hashlib
 import json
@@ -37,6 +37,15 @@ def once(place: Path, build: Callable[[Path], None]) -> Path:
         os.replace(partial, place)
         _sync(place.parent)
     return place
+
+
+def file(path: Path, write: Callable[[Path], object]) -> None:
+    """One file, whole or not there: `write` fills another beside it, which gets the name when it is on disk."""
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
 
 
 def to_disk(folder: Path) -> None:

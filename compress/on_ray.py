@@ -34,8 +34,8 @@ def as_tasks(progress: Path) -> Call:
 
     def call(work: Callable[..., Path], *arguments: Any, needs: Needs) -> Path:
         options = {
-            "num_cpus": total["CPU"] if needs.alone else 1,
-            "num_gpus": min(1, total.get("GPU", 0)),
+            "num_cpus": 0 if needs.spreads else total["CPU"] if needs.alone else 1,
+            "num_gpus": 0 if needs.spreads else min(1, total.get("GPU", 0)),
             "memory": min(needs.memory_bytes, total["memory"]),
             "max_retries": 0,
         }
@@ -60,17 +60,21 @@ def told(progress: Path) -> tuple[str, float | None]:
         return "waiting", None
 
 
-def _carry(work: Callable[..., Path], arguments: tuple[Any, ...], progress: Path) -> Path:
-    last_s, last = 0.0, ""
+class _Teller:
+    """A Tell that writes where `told` reads; one that was sent to another process writes there too."""
 
-    def tell(doing: str, share: float | None) -> None:
-        nonlocal last_s, last
+    def __init__(self, progress: Path) -> None:
+        self._progress, self._last_s, self._last = progress, 0.0, ""
+
+    def __call__(self, doing: str, share: float | None) -> None:
         now_s = time.monotonic()
-        if doing == last and now_s - last_s < TELL_EVERY_S:
+        if doing == self._last and now_s - self._last_s < TELL_EVERY_S:
             return
-        last_s, last = now_s, doing
-        aside = progress.with_name(f".{progress.name}.{os.getpid()}")
+        self._last_s, self._last = now_s, doing
+        aside = self._progress.with_name(f".{self._progress.name}.{os.getpid()}")
         aside.write_text(json.dumps({"doing": doing, "share": share}))
-        os.replace(aside, progress)
+        os.replace(aside, self._progress)
 
-    return work(*arguments, tell)
+
+def _carry(work: Callable[..., Path], arguments: tuple[Any, ...], progress: Path) -> Path:
+    return work(*arguments, _Teller(progress))

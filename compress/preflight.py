@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.inventory import Machine
 from compress.effort import FLOPS_PER_S_PER_CORE, UNCERTAINTY, Effort, effort
 from compress.forecast import Impossible, after, group
-from compress.recipe import Mask, Quantize, Recipe, Step
+from compress.recipe import Distil, Mask, Quantize, Recipe, Step
 from compress.servable import Hardware, Scheme, Verdict, hardware, kernel_limit, nearest, servable
 from compress.shape import Shape, read
 
@@ -80,6 +80,7 @@ def foresee(recipe: Recipe, parent: Shape, machine: Machine, *, gpu_engine: bool
     target, last = hardware(machine, gpu_engine=gpu_engine), recipe.steps[-1]
     verdicts = _verdicts(recipe, shapes, target)
     problems += _memory_problems(recipe, efforts, machine.available_bytes)
+    problems += _worker_problems(recipe, machine)
     problems += _serving_problems(recipe, verdicts, target)
     return Preflight(
         parent=_totals(parent, recipe),
@@ -134,7 +135,18 @@ def _memory_problems(recipe: Recipe, efforts: tuple[Effort, ...], available_byte
     ]
 
 
+def _worker_problems(recipe: Recipe, machine: Machine) -> list[str]:
+    devices = f"{len(machine.gpus)} GPUs" if machine.gpus else f"{machine.cores} cores"
+    return [
+        f"steps[{number}].workers: each takes a device of its own, this machine has {devices}, got {step.workers}"
+        for number, step in enumerate(recipe.steps)
+        if isinstance(step, Distil) and step.workers > (len(machine.gpus) or machine.cores)
+    ]
+
+
 def _relief(step: Step) -> str:
+    if isinstance(step, Distil):
+        return "sharded: true, fewer workers, fewer text.tokens or a larger machine would help"
     if isinstance(step, Mask) and step.recovery_steps:
         return "recovery_steps: 0, fewer calibration.tokens or a larger machine would help"
     if isinstance(step, Quantize) and step.by != "rtn":

@@ -1,6 +1,7 @@
 """What should be done to which model? The values of recipe.yaml, validated once."""
 
 import hashlib
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,18 @@ from deployments.file_errors import FileError, describe
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 SETTINGS = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Slice(BaseModel):
+    """A piece of text, cut into blocks of tokens."""
+
+    model_config = SETTINGS
+
+    text: str = "topics"
+    """`topics`: Python's own documentation; or a file, in which empty lines part documents."""
+    blocks: Annotated[int, Field(ge=1)] = 12
+    tokens: Annotated[int, Field(ge=8)] = 512
+    """Tokens of each block."""
 
 
 class DropLayers(BaseModel):
@@ -120,19 +133,70 @@ class Quantize(BaseModel):
         return self
 
 
-Step = Annotated[DropLayers | NarrowFfn | NarrowAttention | Mask | Quantize, Field(discriminator="do")]
-
-
-class Slice(BaseModel):
-    """A piece of text, cut into blocks of tokens."""
+class FewerLayers(BaseModel):
+    """A student of some of the layers that come in: evenly spread, the first and the last among them."""
 
     model_config = SETTINGS
 
-    text: str = "topics"
-    """`topics`: Python's own documentation; or a file, in which empty lines part documents."""
-    blocks: Annotated[int, Field(ge=1)] = 12
-    tokens: Annotated[int, Field(ge=8)] = 512
-    """Tokens of each block."""
+    layers: Annotated[int, Field(ge=1)]
+    """How many stay."""
+
+
+class Distil(BaseModel):
+    """Training: what came in learns to say what the source says (Hinton et al., arXiv 1503.02531)."""
+
+    model_config = SETTINGS
+
+    do: Literal["distil"]
+    student: Literal["pruned"] | FewerLayers = "pruned"
+    """pruned: what the steps before left; or a smaller one that begins with some of its layers."""
+    loss: Literal["forward_kl", "reverse_kl"] = "forward_kl"
+    """forward_kl: KL(source || student), which spreads; reverse_kl: KL(student || source), which keeps to what the
+    source finds likely (MiniLLM, arXiv 2306.08543)."""
+    top_k: Annotated[int, Field(ge=1)] = 32
+    """Likeliest tokens that the source tells for each place; all others count as one."""
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Above 1 both are softened before they are compared."""
+    text: Slice = Slice(blocks=96)
+    """What is read while training; documents of the calibration part only."""
+    steps: Annotated[int, Field(ge=1)] = 200
+    batch_blocks: Annotated[int, Field(ge=1)] = 8
+    """Blocks of the text in one step, over all workers together."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    """At its highest."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the rate goes on after the warm-up; a cosine ends at a tenth."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Part of the steps in which the rate rises."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that share each step's blocks, each with a GPU or, where there is none, a core."""
+    sharded: bool = False
+    """Workers share the weights and the optimizer's state too (FSDP2): for what one alone can't hold."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 50
+    """Steps after which training that was killed can go on."""
+
+    @field_validator("student", mode="wrap")
+    @classmethod
+    def _one_complaint(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(f"should be pruned or {{layers: how many stay}}, got {value!r}") from None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.batch_blocks % self.workers:
+            raise ValueError(f"batch_blocks must divide by the {self.workers} workers, got {self.batch_blocks}")
+        if self.batch_blocks > self.text.blocks:
+            raise ValueError(f"batch_blocks must be at most text.blocks ({self.text.blocks}), got {self.batch_blocks}")
+        if self.sharded and self.workers == 1:
+            raise ValueError("sharded needs at least 2 workers, got 1")
+        return self
+
+
+Edit = DropLayers | NarrowFfn | NarrowAttention | Mask | Quantize
+"""Steps that one process does in one go, on the calibration text."""
+Step = Annotated[DropLayers | NarrowFfn | NarrowAttention | Mask | Distil | Quantize, Field(discriminator="do")]
 
 
 class Speed(BaseModel):
@@ -176,6 +240,8 @@ class Recipe(BaseModel):
         for step in self.steps[:-1]:
             if isinstance(step, Quantize):
                 raise ValueError("quantize must be the last step: what is quantized can't be cut or trained")
+        if any(isinstance(a, Mask) and isinstance(b, Distil) for a, b in combinations(self.steps, 2)):
+            raise ValueError("distil must not follow mask: training would fill the zeros")
         return self
 
     @property

@@ -143,8 +143,10 @@ class StepDone(BaseModel):
     """SHA-256 of what came out."""
     seconds: float
     cpu_seconds: float
+    """Of the process that carried it out; engines and other workers do not count."""
     found: dict[str, Any]
-    """What the step measured, such as Block Influence of each layer."""
+    """What the step measured, such as Block Influence of each layer, or a training's `learning_curve`: lists of steps,
+    losses (nats per token) and seconds, of the same length."""
 
 
 class Lineage(BaseModel):

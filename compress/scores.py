@@ -66,7 +66,7 @@ def score(
 
 def coarse_kl(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.float32]:
     """KL(ours || theirs) over the last axis's tokens and all others as one: ln p of the same tokens, of each."""
-    one, other = _with_rest(ours), _with_rest(theirs)
+    one, other = with_rest(ours), with_rest(theirs)
     return (np.exp(one) * (one - other)).sum(axis=-1).astype(np.float32)
 
 
@@ -87,13 +87,14 @@ def distance(engine: Scores, compressor: Scores) -> NDArray[np.float32]:
     return coarse_kl(ours, theirs)
 
 
+def with_rest(logprobs: NDArray[Any]) -> NDArray[np.float64]:
+    """ln p of some tokens, and as one more outcome ln p of all others together."""
+    wide = logprobs.astype(np.float64)
+    rest = np.log(np.maximum(1.0 - np.exp(wide).sum(axis=-1, keepdims=True), 1e-9))
+    return np.concatenate([np.maximum(wide, IMPOSSIBLE), rest], axis=-1)
+
+
 def _logprobs(model: Any, row: tuple[int, ...]) -> torch.Tensor:
     with torch.inference_mode():
         logits = model(torch.tensor([row], device=model.device), use_cache=False).logits[0, :-1]
         return logits.float().log_softmax(dim=-1).cpu()
-
-
-def _with_rest(logprobs: NDArray[Any]) -> NDArray[np.float64]:
-    wide = logprobs.astype(np.float64)
-    rest = np.log(np.maximum(1.0 - np.exp(wide).sum(axis=-1, keepdims=True), 1e-9))
-    return np.concatenate([np.maximum(wide, IMPOSSIBLE), rest], axis=-1)

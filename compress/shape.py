@@ -56,6 +56,11 @@ class Shape:
         return tuple(tensor for tensor in self.tensors if tensor.is_map)
 
     @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding, or of the head where that has more; 0 where there is neither."""
+        return max((tensor.shape[0] for tensor in self.tensors if tensor.part in ("embedding", "head")), default=0)
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """Keys and values of one token, all layers together: 2 * layers * kv_heads * head_dim * bytes of a value.
 

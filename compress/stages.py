@@ -14,7 +14,7 @@ import numpy as np
 
 from cluster.inventory import Machine
 from compress import kept, report, scores, text
-from compress.recipe import Recipe
+from compress.recipe import Distil, Recipe, Step
 from compress.scores import Scores
 from compress.steps import Tell, loaded
 from compress.text import Blocks
@@ -37,14 +37,22 @@ class Texts:
     calibration: Blocks
     evaluation: Blocks
     gate: Blocks
+    work: tuple[Blocks, ...]
+    """What each step goes by: the calibration text, or what it trains on."""
 
 
 def texts(recipe: Recipe, tokenizer: Any) -> Texts:
     """Raises TextTooShort, OSError, UnicodeDecodeError."""
+    calibration = text.blocks(tokenizer, recipe.calibration, "calibration")
+
+    def work(step: Step) -> Blocks:
+        return text.blocks(tokenizer, step.text, "calibration") if isinstance(step, Distil) else calibration
+
     return Texts(
-        calibration=text.blocks(tokenizer, recipe.calibration, "calibration"),
+        calibration=calibration,
         evaluation=text.blocks(tokenizer, recipe.evaluation, "evaluation"),
         gate=text.gate(tokenizer, recipe.evaluation),
+        work=tuple(map(work, recipe.steps)),
     )
 
 

@@ -12,12 +12,15 @@ from typing import Any, assert_never
 
 from compress import kept, text
 from compress.layers import Report
-from compress.recipe import DropLayers, Mask, NarrowAttention, NarrowFfn, Quantize, Recipe, Step
+from compress.recipe import DropLayers, Edit, Mask, NarrowAttention, NarrowFfn, Quantize, Recipe, Step
 from compress.report import StepDone
 from compress.text import Blocks
 
 Tell = Callable[[str, float | None], None]
-"""Hears what is being done, and which share of it is done where that is known."""
+"""Hears what is being done, and which share of it is done where that is known. What follows a comma is news of the same
+work. It can be pickled: workers tell too."""
+Change = Callable[[Any, Any, Tell], tuple[dict[str, Any], float]]
+"""Changes a model in memory, given its tokenizer; returns what it measured, and seconds that it took before already."""
 
 FILE = "step.json"
 GATE_FILE = "gate.scores"
@@ -43,9 +46,14 @@ def result_name(before: str, step: Step, calibration: Blocks, seed: int, gate: B
     return kept.name("step", before, step.model_dump(), calibration.hash, seed, gate.hash, versions())
 
 
-def carry_out(before: Path, step: Step, recipe: Recipe, place: Path, tell: Tell) -> Path:
+def carry_out(before: Path, step: Edit, recipe: Recipe, place: Path, tell: Tell) -> Path:
     """The checkpoint that a step makes of another, kept at `place`. Raises Unsupported, NoChange."""
-    return kept.once(place, lambda partial: _build(before, step, recipe, partial, tell))
+
+    def at_once(model: Any, tokenizer: Any, heard: Tell) -> tuple[dict[str, Any], float]:
+        calibration = text.blocks(tokenizer, recipe.calibration, "calibration")
+        return change(model, step, calibration, recipe.seed, lambda share: heard(step.do, share)), 0.0
+
+    return kept.once(place, lambda partial: build(before, step, recipe, partial, tell, at_once))
 
 
 class NoChange(ValueError):
@@ -57,15 +65,15 @@ def done(place: Path) -> StepDone:
     return StepDone.model_validate_json((place / FILE).read_text())
 
 
-def _build(before: Path, step: Step, recipe: Recipe, partial: Path, tell: Tell) -> None:
+def build(before: Path, step: Step, recipe: Recipe, partial: Path, tell: Tell, change: Change) -> None:
+    """Fills a folder with what a change makes of a checkpoint. Raises Unsupported, NoChange."""
     from compress import scores
 
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
     tell("loading", None)
     model, tokenizer = loaded(before)
-    calibration = text.blocks(tokenizer, recipe.calibration, "calibration")
     weights_before = _weights_hash(model)
-    found = change(model, step, calibration, recipe.seed, lambda share: tell(step.do, share))
+    found, earlier_s = change(model, tokenizer, tell)
     if _weights_hash(model) == weights_before:
         raise NoChange(f"{step.do} left every weight as it was")
     tell("asking the compressed model", None)
@@ -77,7 +85,7 @@ def _build(before: Path, step: Step, recipe: Recipe, partial: Path, tell: Tell) 
         step=step.model_dump(),
         hash=partial.name.strip(".").removesuffix(".partial"),
         weights_hash=kept.checkpoint_hash(partial),
-        seconds=time.perf_counter() - start_s,
+        seconds=time.perf_counter() - start_s + earlier_s,
         cpu_seconds=time.process_time() - start_cpu_s,
         found=found,
     )
@@ -118,7 +126,7 @@ def is_held(model_bytes: int, free_bytes: int) -> bool:
     return model_bytes <= GPU_SHARE * free_bytes
 
 
-def change(model: Any, step: Step, calibration: Blocks, seed: int, report: Report) -> dict[str, Any]:
+def change(model: Any, step: Edit, calibration: Blocks, seed: int, report: Report) -> dict[str, Any]:
     """Carries a step out on a model in memory; returns what it measured. Raises Unsupported."""
     from compress import depth, mask, quantize, width
 

@@ -156,6 +156,7 @@ def _carry_out(jobs: list[Job], here: Machine, out: Path, steps: Steps) -> list[
 def _run(job: Job, here: Machine, store: Path, out: Path, done: "queue.Queue[tuple[Job, Path | Exception]]") -> None:
     from compress import flow
     from compress.on_ray import as_tasks
+    from compress.spread_on_ray import ON_RAY
 
     try:
         folder = flow.run(
@@ -165,6 +166,7 @@ def _run(job: Job, here: Machine, store: Path, out: Path, done: "queue.Queue[tup
             store=store,
             out=out,
             call=as_tasks(_progress(store, job)),
+            shared=ON_RAY,
             step_bytes=_memory_bytes(job.foreseen),
         )
         done.put((job, folder))
@@ -193,7 +195,7 @@ def _bars(jobs: list[Job], store: Path, steps: Steps) -> Iterator[Any]:
     terminal = steps.console.is_terminal
     with Progress(*columns, console=steps.console, transient=True, disable=not terminal) as progress:
         bars: dict[str, TaskID] = {job.recipe.name: progress.add_task(job.recipe.name, total=None) for job in jobs}
-        last: dict[str, str] = {}
+        last: dict[str, tuple[str, int]] = {}
 
         def look() -> None:
             for job in jobs:
@@ -201,8 +203,8 @@ def _bars(jobs: list[Job], store: Path, steps: Steps) -> Iterator[Any]:
                 doing, share = told(_progress(store, job))
                 total = None if share is None else 1.0
                 progress.update(bars[name], description=f"{name}: {doing}", total=total, completed=share or 0.0)
-                if not terminal and last.get(name) != doing:
-                    last[name] = doing
+                if not terminal and last.get(name) != (news := _news(doing, share)):
+                    last[name] = news
                     steps.say(f"  {name}: {doing} ...")
 
         try:
@@ -210,6 +212,12 @@ def _bars(jobs: list[Job], store: Path, steps: Steps) -> Iterator[Any]:
         finally:
             for job in jobs:
                 _progress(store, job).unlink(missing_ok=True)
+
+
+def _news(doing: str, share: float | None) -> tuple[str, int]:
+    """What must change before a line is worth it: what is done, or a tenth of one that has news of its own."""
+    what, _, detail = doing.partition(", ")
+    return what, int(10 * (share or 0.0)) if detail else 0
 
 
 def _finished(folder: Path) -> str:

@@ -4,12 +4,14 @@ import json
 from numbers import Real
 from typing import Any
 
-from headrace.report_numbers import number
+from headrace.report_numbers import duration, number
 
 TITLES = {"recovery_losses": "loss, nats per token"}
 """What lists are called where they are drawn; others go by their own names."""
 DRAWN = ("block_influence", "dropped")
 """Drawn together, not as curves."""
+LEARNT = "learning_curve"
+"""Lists of the same length: step, loss, seconds."""
 BEFORE_AND_AFTER = ("neurons", "kv_heads", "heads")
 
 
@@ -17,6 +19,8 @@ def findings(found: dict[str, Any]) -> dict[str, str]:
     """What a step measured, in words, without what is drawn."""
     lists = curves(found)
     told = {key: value for key, value in found.items() if key not in lists and key != "block_influence"}
+    if learnt := told.pop(LEARNT, None):
+        told |= {"loss": _learnt(learnt)}
     return {key.replace("_", " "): _told(key, value) for key, value in told.items()}
 
 
@@ -51,6 +55,11 @@ def title(name: str) -> str:
 
 def _told(key: str, value: Any) -> str:
     return " → ".join(map(shortened, value)) if key in BEFORE_AND_AFTER else shortened(value)
+
+
+def _learnt(curve: dict[str, list[float]]) -> str:
+    steps, loss, seconds = curve["step"], curve["loss"], curve["seconds"]
+    return f"{number(loss[0])} → {number(loss[-1])} nats per token in {len(steps):,} steps, {duration(seconds[-1])}"
 
 
 def _is_number(value: object) -> bool:

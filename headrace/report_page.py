@@ -10,7 +10,7 @@ from compress.report import Report, Speed
 from headrace import report_numbers, report_plots, report_words
 from headrace.pages import environment
 from headrace.pareto import beaten_in, candidates, fronts, unlike
-from headrace.report_findings import curves, findings, shortened, title
+from headrace.report_findings import LEARNT, curves, findings, shortened, title
 from headrace.report_fronts import front as drawn_front
 
 TEMPLATE = "report.html.j2"
@@ -44,6 +44,8 @@ def _step(number: int, found: dict[str, Any]) -> dict[str, Any]:
     drawn: list[Markup] = []
     if influence := found.get("block_influence"):
         drawn.append(report_plots.influence(number, influence, found.get("dropped", ())))
+    if learnt := found.get(LEARNT):
+        drawn.append(report_plots.learning(f"learning-{number}", learnt))
     for index, (name, values) in enumerate(curves(found).items(), start=1):
         drawn.append(report_plots.curve(f"curve-{number}-{index}", title(name), values))
     return {"found": findings(found), "plots": drawn}

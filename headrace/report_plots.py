@@ -1,6 +1,6 @@
 """What does a report look like in pictures?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from compress.report import Part, Quality, Speed
 from headrace.report_axes import forest, plain_rows
-from headrace.report_numbers import size
+from headrace.report_numbers import duration, size
 from headrace.report_svg import ACCENT, PARTS, SAME, WORSE, drawn
 from headrace.report_words import EXECUTORS, speed_subject, speed_verdict, verdict
 
@@ -96,3 +96,19 @@ def curve(name: str, title: str, values: Sequence[float]) -> Markup:
         axes.grid(axis="y", linewidth=0.5)
 
     return drawn(name, title, 2.1, paint)
+
+
+def learning(name: str, learnt: Mapping[str, Sequence[float]]) -> Markup:
+    """A training's loss by step, and how long it took."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        steps, seconds = learnt["step"], learnt["seconds"]
+        axes.plot(steps, learnt["loss"], color=ACCENT, linewidth=1.4, marker="o" if len(steps) < 3 else "")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats per token")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", linewidth=0.5)
+        axes.set_title(f"{duration(seconds[-1])} of training")
+
+    return drawn(name, "Loss of each training step", 2.1, paint)

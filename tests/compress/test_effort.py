@@ -21,6 +21,7 @@ STEPS = [
     {"do": "mask", "by": "magnitude", "recovery_steps": 10},
     {"do": "mask", "by": "wanda"},
     {"do": "mask", "by": "sparsegpt"},
+    {"do": "distil", "steps": 2},
     {"do": "quantize", "scheme": "w8a8"},
     {"do": "quantize", "scheme": "w8a8", "smooth": 0.5},
     {"do": "quantize", "scheme": "w8a8", "by": "gptq"},
@@ -82,3 +83,18 @@ def test_recovery_needs_the_optimizer_in_memory() -> None:
 
 def test_rounding_to_the_nearest_asks_no_text() -> None:
     assert of(STEPS[7], blocks=1) == of(STEPS[7], blocks=100)
+
+
+@settings(max_examples=25)
+@given(shape=decoders(), steps=st.integers(1, 50), workers=st.sampled_from([2, 4]))
+def test_more_training_takes_longer_and_more_workers_more_memory_unless_they_share(
+    shape: Shape, steps: int, workers: int
+) -> None:
+    def training(**fields: Any) -> Effort:
+        return of({"do": "distil"} | fields, shape)
+
+    alone = training(steps=steps)
+    assert alone.seconds < training(steps=steps + 1).seconds
+    many, sharded = (training(steps=steps, workers=workers, sharded=sharded) for sharded in (False, True))
+    assert alone.memory_bytes < many.memory_bytes
+    assert sharded.memory_bytes < many.memory_bytes

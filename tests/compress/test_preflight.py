@@ -210,3 +210,29 @@ def test_a_recipe_with_problems_is_refused_with_all_of_them(tmp_path: Path) -> N
         "steps[0].layers: must be below the model's 4, got 4",
         "steps[1].kv_heads: must be below the model's 2, got 2",
     ]
+
+
+def test_a_distillation_is_foreseen_and_quantized_afterwards() -> None:
+    found = foreseen(
+        {"do": "narrow_ffn", "share": 0.25}, {"do": "distil"}, {"do": "quantize", "scheme": "w8a8"}, shape=SMOLLM2
+    )
+    assert not found.problems
+    assert found.efforts[1].seconds > 10 * found.efforts[0].seconds
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"workers": 8}, "steps[0].workers: each takes a device of its own, this machine has 2 cores, got 8"),
+        (
+            {"student": {"layers": 30}},
+            "steps[0].student.layers: must be below the model's 30, got 30",
+        ),
+        (
+            {"top_k": 100_000},
+            "steps[0].top_k: must be at most the model's vocabulary of 49152, got 100000",
+        ),
+    ],
+)
+def test_a_distillation_that_this_model_or_machine_does_not_allow_is_refused(fields: dict[str, Any], line: str) -> None:
+    assert line in foreseen({"do": "distil"} | fields, available_bytes=10**12).problems

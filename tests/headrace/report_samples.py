@@ -80,6 +80,31 @@ def masked() -> Report:
     )
 
 
+def distilled() -> Report:
+    """Pruned, then trained: what pruning lost came back in part."""
+    losses = [round(0.3 + 1.1 * 0.97**step, 4) for step in range(120)]
+    curve = {
+        "step": [float(step) for step in range(1, 121)],
+        "loss": losses,
+        "seconds": [31.5 * step for step in range(1, 121)],
+    }
+    return report(
+        name="narrow-distilled",
+        steps=[
+            {"do": "narrow_ffn", "share": 0.25, "by": "activation", "repair": True, "multiple": 64},
+            {"do": "distil", "steps": 120, "workers": 2},
+        ],
+        found=[{"neurons": [1536, 1152]}, {"learning_curve": curve, "teacher_seconds": 61.0}],
+        parts={"embedding": 56_623_104, "attention": 53_084_160, "feed_forward": 119_439_360, "norms": 70_272},
+        perplexity=17.1,
+        kl=0.16,
+        top1=0.801,
+        speedups={("prefill", 1): 1.2, ("prefill", 8): 1.21, ("decode", 1): 1.08, ("decode", 8): 1.11},
+        wait=0.84,
+        break_even={"prefill at batch 1": 31_000_000.0, "decode at batch 1": 2_400_000.0},
+    )
+
+
 def report(
     *,
     name: str,

@@ -16,12 +16,12 @@ from compress.report import Interval, Report
 from headrace.report_numbers import many, measured, number, ratio, size
 from headrace.report_page import page
 from headrace.report_words import claims, headline, notices
-from tests.headrace.report_samples import depth_width, masked, w8a8
+from tests.headrace.report_samples import depth_width, distilled, masked, w8a8
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br"}
 FETCHES = {"src", "srcset", "href", "xlink:href", "action", "data", "poster", "background"}
-SAMPLES = (depth_width, w8a8, masked)
+SAMPLES = (depth_width, w8a8, masked, distilled)
 
 
 class Page(HTMLParser):
@@ -91,8 +91,9 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(sample: Callable[[], Rep
 
 def test_the_same_report_gives_the_same_bytes_in_any_process() -> None:
     code = (
-        "from headrace.report_page import page; from tests.headrace.report_samples import depth_width, masked, w8a8\n"
-        "print(page(depth_width(), [depth_width(), w8a8(), masked()]), end='')"
+        "from headrace.report_page import page; from tests.headrace import report_samples as samples\n"
+        "names = ('depth_width', 'w8a8', 'masked', 'distilled')\n"
+        "print(page(samples.depth_width(), [getattr(samples, name)() for name in names]), end='')"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
@@ -238,3 +239,9 @@ def test_the_beaten_are_grey_and_what_can_not_be_compared_is_named() -> None:
     other = w8a8()
     elsewhere = other.model_copy(update={"lineage": other.lineage.model_copy(update={"evaluation_hash": "0" * 64})})
     assert "Not comparable: w8a8 (judged on other text)." in read(depth_width(), elsewhere).text
+
+
+def test_a_distillation_is_told_and_its_learning_curve_drawn() -> None:
+    told = Page(whole(distilled))
+    assert "1.40 → 0.329 nats per token in 120 steps, 63.0 min" in told.text
+    assert "Loss of each training step" in told.attributes("aria-label")
