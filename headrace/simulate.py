@@ -68,7 +68,14 @@ def simulated(options: Options, console: Console) -> Result:
     price = prices.devices.get(case.place.device.name)
     traces = {seed: simulate_case.trace(options, case, seed=seed) for seed in range(options.seeds)}
     jobs = [
-        Job(asked=asked, seed=seed, trace=trace, setup=case.setup, targets=case.targets)
+        Job(
+            asked=asked,
+            seed=seed,
+            trace=trace,
+            setup=case.setup,
+            targets=case.targets,
+            variants=case.variants,
+        )
         for asked in policies
         for seed, (trace, _) in traces.items()
     ]

@@ -8,8 +8,9 @@ from deployments.file_errors import nearest
 from headrace.failure import bad_input
 from simulation.baselines import BASELINES
 
-OURS, ORACLE = "headrace", "oracle"
-POLICIES = (OURS, *BASELINES, ORACLE)
+OURS, ALONE, ORACLE = "headrace", "alone", "oracle"
+"""`alone` is Headrace's own too, without the model's variants."""
+POLICIES = (OURS, *BASELINES, ORACLE, ALONE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,7 @@ def check(options: Options) -> tuple[Asked, ...]:
 def _policies(names: Sequence[str]) -> tuple[Asked, ...]:
     found: list[Asked] = []
     for text in (part for name in names for part in name.split(",")):
-        every = [Asked(name=name) for name in POLICIES] if text == "all" else [_policy(text)]
+        every = [Asked(name=name) for name in POLICIES if name != ALONE] if text == "all" else [_policy(text)]
         found += [one for one in every if one not in found]
     return tuple(found)
 
@@ -67,8 +68,8 @@ def _policy(text: str) -> Asked:
         raise bad_input(f"--policy: should be one of {', '.join(POLICIES)} or all, got {name!r}{near}")
     if not given:
         return Asked(name=name)
-    if name == OURS:
-        raise bad_input(f"--policy: {OURS} is set by `scaling` in the fleet file, got {text!r}")
+    if name in (OURS, ALONE):
+        raise bad_input(f"--policy: {name} is set by `scaling` in the fleet file, got {text!r}")
     try:
         value = float(knob)
     except ValueError:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from autoscaling import Targets
 from cluster.engine_memory import EngineSettings
 from cluster.fit import Fit, fit, smallest_fit
@@ -19,12 +21,17 @@ from deployments.file_errors import FileError
 from deployments.fleet import Fleet, Model, load
 from headrace.calibrate import stored
 from headrace.failure import Failure, bad_input
+from headrace.folders import artefacts_folder
 from headrace.model_source import asked, chosen
 from headrace.plan_answer import settings_for
 from headrace.plan_devices import Place, places, speeds
+from headrace.plan_variants import arithmetic
 from headrace.simulate_asked import Options
+from headrace.steps import Steps
+from headrace.variant_quality import judge
 from simulation.setup import Setup
 from simulation.trace import BadTrace, Trace, read, scaled, tiled
+from simulation.variants import Form
 
 HOUR_S = 3600.0
 TAKEN = {
@@ -47,23 +54,64 @@ class Case:
     fit: Fit
     speeds: Speeds
     setup: Setup
+    variants: tuple[Form, ...]
+    """With the model itself, the first; nothing where it has none."""
     targets: Targets
     notes: tuple[str, ...]
 
 
 def case(options: Options) -> Case:
-    """One model of the fleet on one device. Raises Failure."""
+    """One model of the fleet and its variants on one device. Raises Failure."""
     fleet = _fleet(options.fleet)
-    model = chosen(fleet, options.model)[0]
+    model = _judged(chosen(fleet, options.model)[0])
     hardware = machine()
     if not hardware.gpus:
         hardware = replace(hardware, cores=max(1, hardware.cores // engines_at_most(fleet)))
     place = places((options.gpu,) if options.gpu else (), None, hardware)[0]
+    first, *rest = model.engines
+    itself = _engine(first, place, fleet, options, begins_with=1)
+    others = [_engine(engine, place, fleet, options, begins_with=0) for engine in rest]
+    notes = [note for one in (itself, *others) for note in one.notes]
+    if model.replicas.min == model.replicas.max:
+        notes.append(f"{model.name} always has {model.replicas.max} replicas: `replicas` in the fleet file bounds them")
+    if "calibration" not in itself.speeds.origin:
+        notes.append(f"times by {itself.speeds.origin}, not measured: `headrace calibrate` measures them there")
+    forms = [Form(name=model.name, quality=1.0, setup=itself.setup)]
+    for variant, one in zip(model.variants, others, strict=True):
+        forms.append(Form(name=variant.name, quality=variant.quality or 0.0, setup=one.setup))
+    if others:
+        notes.append(f"policies but headrace play {model.name} alone, without its variants")
+    return Case(
+        model=model,
+        place=place,
+        fit=itself.fit,
+        speeds=itself.speeds,
+        setup=itself.setup,
+        variants=tuple(forms) if others else (),
+        targets=fleet.scaling.targets(),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Engine:
+    """One engine deployment."""
+
+    fit: Fit
+    speeds: Speeds
+    setup: Setup
+    notes: list[str]
+
+
+def _engine(model: Model, place: Place, fleet: Fleet, options: Options, *, begins_with: int) -> _Engine:
+    """`begins_with`: replicas that serve when the trace begins, if the file does not keep more."""
     found = asked("--fleet", model.source)
     shape = in_float32(found.model) if place.dtype == "fp32" else found.model
     settings, notes = _settings(model, place, found.model.context_tokens)
     held = _fit(model, shape, place, settings)
-    known = speeds(shape, place.device, dtype=place.dtype, layout=held.layout, calibrations=stored())
+    narrow = arithmetic(found.config)
+    dtype = narrow if narrow in place.device.flops else place.dtype
+    known = speeds(shape, place.device, dtype=dtype or "", layout=held.layout, calibrations=stored())
     tokens = int(held.largest_batch * settings.context_tokens)
     setup = Setup(
         settings=settings,
@@ -75,15 +123,10 @@ def case(options: Options) -> Case:
         failure_s=options.failures * HOUR_S if options.failures else float("inf"),
         min_replicas=model.replicas.min,
         max_replicas=model.replicas.max,
-        begins_with=min(model.replicas.max, max(1, model.replicas.min)),
+        begins_with=max(begins_with, model.replicas.min),
         max_queued_requests=fleet.router.max_queued_requests * fleet.router.replicas,
     )
-    if model.replicas.min == model.replicas.max:
-        notes.append(f"{model.name} always has {model.replicas.max} replicas: `replicas` in the fleet file bounds them")
-    if "calibration" not in known.origin:
-        notes.append(f"times by {known.origin}, not measured: `headrace calibrate` measures them there")
-    targets = fleet.scaling.targets()
-    return Case(model=model, place=place, fit=held, speeds=known, setup=setup, targets=targets, notes=tuple(notes))
+    return _Engine(fit=held, speeds=known, setup=setup, notes=notes)
 
 
 def trace(options: Options, case: Case, *, seed: int) -> tuple[Trace, list[str]]:
@@ -109,6 +152,19 @@ def trace(options: Options, case: Case, *, seed: int) -> tuple[Trace, list[str]]
     if options.scale != 1:
         played = scaled(played, options.scale, seed=seed)
     return played, notes
+
+
+def _judged(model: Model) -> Model:
+    """With the quality of each variant. Raises Failure."""
+    told = Steps(Console(stderr=True, highlight=False))
+    variants = [judge(model, variant, _folder(variant.source), told) for variant in model.variants]
+    return model.model_copy(update={"variants": variants})
+
+
+def _folder(source: str) -> Path:
+    """Where the report of an artefact lies, if it has any: nothing is fetched for it."""
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else artefacts_folder() / source
 
 
 def _fleet(given: str | None) -> Fleet:

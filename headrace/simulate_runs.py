@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from autoscaling import StepFit, Targets
 from cluster.inventory import machine
 from cluster.step_work import Chunk
-from headrace.simulate_asked import ORACLE, OURS, Asked
+from headrace.simulate_asked import ALONE, ORACLE, OURS, Asked
 from headrace.steps import Steps
 from headrace.task_ray import task_ray
 from simulation.baselines import BASELINES
@@ -20,6 +20,7 @@ from simulation.outcome import Digest, digest
 from simulation.policy import Policy, headrace
 from simulation.setup import Setup
 from simulation.trace import Trace
+from simulation.variants import Form, simulate_variants
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,8 @@ class Job:
     trace: Trace
     setup: Setup
     targets: Targets
+    variants: tuple[Form, ...] = ()
+    """With the model itself, which `setup` is of; nothing where it has none."""
 
 
 def run(jobs: Sequence[Job], console: Console) -> list[Digest]:
@@ -53,6 +56,8 @@ def run(jobs: Sequence[Job], console: Console) -> list[Digest]:
 
 def played(job: Job, tell: Callable[[float], None] = lambda share: None) -> Digest:
     """One simulation from begin to end."""
+    if job.variants and job.asked.name == OURS:
+        return digest(simulate_variants(job.trace, job.variants, job.targets, seed=job.seed, tell=tell), job.targets)
     policy = _policy(job)
     return digest(simulate(job.trace, job.setup, policy, job.targets, seed=job.seed, tell=tell), job.targets)
 
@@ -70,7 +75,7 @@ def step_costs(setup: Setup) -> StepFit:
 
 
 def _policy(job: Job) -> Policy:
-    if job.asked.name == OURS:
+    if job.asked.name in (OURS, ALONE):
         return headrace(job.targets)
     if job.asked.name != ORACLE:
         return BASELINES[job.asked.name].policy(job.asked.knob)

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.simulate import Result
-from headrace.simulate_words import COLUMNS, asked, heading, row
+from headrace.simulate_words import COLUMNS, asked, heading, row, variants
 
 SHOWN = 5
 """Decisions of the only run that are printed."""
@@ -24,6 +24,8 @@ def show(result: Result, console: Console) -> None:
     console.print(table)
     money = f"cost in {result.currency}" if result.price else "no cost without a price"
     console.print(Text(f"met: both targets; mean and most: replicas, starting and draining ones too; {money}", "dim"))
+    for line in variants(result):
+        console.print(Text(line))
     if len(result.runs) == 1:
         _decisions(result, console)
     for note in result.notes:

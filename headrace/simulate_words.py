@@ -26,6 +26,19 @@ def name(played: Played, result: Result) -> str:
     return f"{played.asked} #{played.seed}" if several else str(played.asked)
 
 
+def variants(result: Result) -> list[str]:
+    """Who answered, where the model has variants: a line for each run."""
+    lines = []
+    for played in result.runs:
+        served = played.digest.summary.served
+        total = sum(one.requests for one in served)
+        if total:
+            shares = ", ".join(f"{one.requests / total:.1%} by {one.name} ({one.quality:.3g})" for one in served)
+            mean = sum(one.requests * one.quality for one in served) / total
+            lines.append(f"{name(played, result)}: answered {shares}; quality {mean:.3f} in the mean")
+    return lines
+
+
 def milliseconds(values: dict[str, float], share: str) -> str:
     """A percentile; `-` where nothing was answered."""
     return f"{1e3 * values[share]:,.0f}" if share in values else "-"

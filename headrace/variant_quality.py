@@ -10,10 +10,10 @@ from headrace.steps import Steps
 
 def judged(fleet: Fleet, steps: Steps) -> Fleet:
     """The fleet with the quality of each variant: the file's, or its report's. Sources are folders. Raises Failure."""
-    models = [
-        model.model_copy(update={"variants": [_judged(model, variant, steps) for variant in model.variants]})
-        for model in fleet.models
-    ]
+    models = []
+    for model in fleet.models:
+        variants = [judge(model, variant, Path(variant.source), steps) for variant in model.variants]
+        models.append(model.model_copy(update={"variants": variants}))
     return fleet.model_copy(update={"models": models})
 
 
@@ -25,7 +25,8 @@ def check_qualities(fleet: Fleet) -> None:
                 raise bad_input(f"{_called(model, variant)}: quality: its report is not read here: give a number")
 
 
-def _judged(model: Model, variant: Variant, steps: Steps) -> Variant:
+def judge(model: Model, variant: Variant, folder: Path, steps: Steps) -> Variant:
+    """The variant with its quality: the file's, or that of the report in its folder. Raises Failure."""
     if variant.quality is not None:
         return variant
     # Here, since a fleet without variants has no use for it.
@@ -33,7 +34,7 @@ def _judged(model: Model, variant: Variant, steps: Steps) -> Variant:
     from headrace.report_words import EXECUTORS, leading_quality
 
     try:
-        measured = leading_quality(load(Path(variant.source)))
+        measured = leading_quality(load(folder))
     except ValueError as error:
         raise bad_input(f"{_called(model, variant)}: quality: is missing, and so is a report: {error}") from None
     if measured is None:

@@ -75,14 +75,7 @@ class Desk:
         first = self._queue.first()
         if first is None:
             return []
-        if replicas != self._known:
-            self._meet(replicas)
-        for replica in replicas:
-            self._look(replica, first.prompt_tokens)
-        self._hear(now_s)
-        if now_s - self._compared_s >= PACE_S:
-            self._compared_s = now_s
-            self._compare(replicas)
+        self._see(replicas, first.prompt_tokens, now_s)
         turn = routing.batch(
             self._queue, self._routes, self._prefixes, now_s=now_s, random=self._random, ttft_s=self._ttft_s
         )
@@ -96,6 +89,26 @@ class Desk:
         for one in (*turn.late, *(placed.request for placed in turn.placed)):
             self._gates.leave(one.tier, now_s, one.prompt_tokens)
         return leaving
+
+    def wait_s(self, replicas: list[Replica], now_s: float) -> float:
+        """Predicted seconds until a prompt that came now would begin to be read; 0: nothing is known."""
+        first = self._queue.first()
+        self._see(replicas, first.prompt_tokens if first is not None else 0, now_s)
+        there_s = [route.begun_s + route.token_s * route.work_tokens for route in self._routes.values()]
+        nobody = self._asked(routing.Request(id=-1, prompt_tokens=0, max_output_tokens=0, arrived_s=now_s))
+        queued_s = routing.wait_s(nobody, queue=self._queue, drain=self._gates.drain, now_s=now_s)
+        return queued_s + min(there_s, default=0.0)
+
+    def _see(self, replicas: list[Replica], head_tokens: int, now_s: float) -> None:
+        """What the frames of all of them would tell."""
+        if replicas != self._known:
+            self._meet(replicas)
+        for replica in replicas:
+            self._look(replica, head_tokens)
+        self._hear(now_s)
+        if now_s - self._compared_s >= PACE_S:
+            self._compared_s = now_s
+            self._compare(replicas)
 
     def _request(self, sequence: Sequence) -> routing.Request:
         # The last token of a prompt is always read, hence no block that ends with it.

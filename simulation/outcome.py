@@ -21,6 +21,15 @@ class Change:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Of the requests, those that were sent to one variant."""
+
+    name: str
+    quality: float
+    requests: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
     """Everything that happened, by request and by second."""
@@ -44,6 +53,8 @@ class Run:
     refused: int
     """Turned away at once, or once their deadlines had passed."""
     failures: int
+    served: tuple[Served, ...] = ()
+    """By variant; nothing where the model alone answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +78,7 @@ class Summary:
     refused: int
     failures: int
     unanswered: int
+    served: tuple[Served, ...]
 
 
 def summary(run: Run, targets: Targets) -> Summary:
@@ -89,6 +101,7 @@ def summary(run: Run, targets: Targets) -> Summary:
         refused=run.refused,
         failures=run.failures,
         unanswered=int((~answered).sum()),
+        served=run.served,
     )
 
 

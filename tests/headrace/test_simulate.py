@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -9,11 +10,13 @@ from rich.console import Console
 from headrace.failure import Failure
 from headrace.simulate import Result, simulated
 from headrace.simulate_asked import Asked, Options, check
+from headrace.simulate_case import Case, trace
 from headrace.simulate_json import to_json
 from headrace.simulate_page import page
 from headrace.simulate_runs import Job, played
 from headrace.simulate_table import show
-from tests.headrace.plan_models import LLAMA_8B, checkpoint
+from simulation.outcome import Digest
+from tests.headrace.plan_models import LLAMA_8B, SMALL, checkpoint
 
 FLEET = """
 models:
@@ -41,8 +44,6 @@ def result(options: Options) -> Result:
     """Of one policy, and one more that was played here: no Ray is needed to look at two."""
     one = simulated(options, Console(quiet=True))
     case, run = one.case, one.runs[0]
-    from headrace.simulate_case import trace
-
     job = Job(
         asked=Asked(name="ray"), seed=0, trace=trace(options, case, seed=0)[0], setup=case.setup, targets=case.targets
     )
@@ -105,3 +106,45 @@ def test_what_makes_no_sense_is_one_line(options: Options, changed: dict, compla
     with pytest.raises(Failure, match=complaint) as failure:
         simulated(replace(options, **changed), Console(quiet=True))
     assert failure.value.exit_code == 2
+
+
+def test_a_fleet_with_a_variant_is_played_with_and_without_it(options: Options, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "chat", LLAMA_8B)
+    small = checkpoint(tmp_path / "small", SMALL)
+    model = FLEET.format(source=source).replace("max: 8", "max: 1")
+    variant = f"    variants: [{{name: small, source: {small}, quality: 0.8}}]\n"
+    (tmp_path / "fleet.yaml").write_text(model + variant)
+    result = simulated(replace(options, fleet=str(tmp_path / "fleet.yaml")), Console(quiet=True))
+    case = result.case
+    assert [(form.name, form.quality) for form in case.variants] == [("chat", 1.0), ("small", 0.8)]
+    whole, part = (run_of(case, options, name) for name in ("headrace", "alone"))
+    assert result.runs[0].digest.summary == whole.summary
+    assert whole.summary.attainment > part.summary.attainment
+    assert {one.name for one in whole.summary.served if one.requests} == {"chat", "small"}
+    assert part.summary.served == ()
+    console = Console(record=True, width=200)
+    show(result, console)
+    assert "by small (0.8); quality 0." in console.export_text()
+    assert "by small (0.8)" in page(result)
+
+
+def test_a_variant_of_unknown_quality_is_refused(options: Options, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "chat", LLAMA_8B)
+    (tmp_path / "fleet.yaml").write_text(
+        FLEET.format(source=source) + f"    variants: [{{name: copy, source: {source}}}]\n"
+    )
+    with pytest.raises(Failure, match=r"chat-copy: quality: is missing, and so is a report"):
+        simulated(replace(options, fleet=str(tmp_path / "fleet.yaml")), Console(quiet=True))
+
+
+def run_of(case: Case, options: Options, policy: str) -> Digest:
+    return played(
+        Job(
+            asked=Asked(name=policy),
+            seed=0,
+            trace=trace(options, case, seed=0)[0],
+            setup=case.setup,
+            targets=case.targets,
+            variants=case.variants,
+        )
+    )
