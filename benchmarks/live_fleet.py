@@ -26,7 +26,8 @@ from simulation.trace import Trace
 
 VOCABULARY = range(100, 900)
 """Of which prompts are drawn."""
-REFUSED = (429, 503)
+REFUSED = (429, 503, 504)
+"""Too much of one tenant, too much in all, too late."""
 PATIENCE_S = 600.0
 
 
