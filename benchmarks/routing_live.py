@@ -235,6 +235,7 @@ def _asked(tiers: NDArray[Any] | None, place: int) -> tuple[dict[str, str], dict
 def compared(rounds: int, span_s: float) -> Iterator[Pair]:
     """Every scene and router in every round, in an order by lot."""
     arguments = engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS, step_tokens=STEP_TOKENS, cache_bytes=CACHE_BYTES)
+    arguments["block_size"] = BLOCK_TOKENS
     models = {"together": REPLICAS} | {f"alone-{number}": 1 for number in range(REPLICAS)}
     with live_fleet(NAME, models, arguments) as url:
         bench = Bench(url, span_s)
