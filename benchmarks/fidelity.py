@@ -126,7 +126,7 @@ def measured(url: str, replicas: int) -> Told:
 
 def _alike(count: int, apart_s: float) -> Trace:
     return Trace(
-        at_s=np.arange(count) * apart_s,
+        at_s=np.arange(count, dtype=np.float64) * apart_s,
         prompt_tokens=np.full(count, PROMPT_TOKENS, dtype=np.int32),
         output_tokens=np.full(count, ALONE_TOKENS, dtype=np.int32),
     )

@@ -48,7 +48,8 @@ def curve(folder: Path) -> Curve:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Whole ones on the first worker, under the model's own names."""
-    return dict(get_model_state_dict(model, options=WHOLE).items())
+    found: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
+    return dict(found.items())
 
 
 def _read(folder: Path) -> dict[str, Any]:
