@@ -41,8 +41,10 @@ from simulation.trace import Trace
 NAME = "routing-live"
 REPLICAS, SLOTS, CONTEXT_TOKENS, STEP_TOKENS, CACHE_BYTES = 3, 8, 512, 64, 128 << 20
 ANSWER_TOKENS = 24
-FIRST_TOKENS, TURN_TOKENS, TURNS, PAUSE_S = 64, 48, 6, 2.0
+FIRST_TOKENS, TURN_TOKENS, TURNS, PAUSE_S = 64, 64, 6, 2.0
 """Of a conversation: what all begin with, what each turn adds, how many there are, and the mean time between them."""
+SHARED_TOKENS = 32
+"""Of a block of the engines' caches: vLLM on CPUs takes no smaller ones."""
 TAIL_TOKENS = 8
 """Of each prompt, that no other has."""
 AGENTS, TWICE = "agents", "overload"
@@ -94,7 +96,7 @@ class Clerk:
         number = self._chooser(asked, [self._seen(one, tokens, prefix) for one in self._sent], self._random)
         self._asked += 1
         sent = self._sent[number]
-        sent.ever_tokens += tokens - _known(prefix, sent.ever) * BLOCK_TOKENS
+        sent.ever_tokens += tokens - _known(prefix, sent.ever) * SHARED_TOKENS
         sent.ever.update(prefix)
         sent.inside[place] = tokens
         sent.unread.add(place)
@@ -108,7 +110,7 @@ class Clerk:
             del sent.inside[place]
 
     def _seen(self, sent: Sent, tokens: int, prefix: tuple[int, ...]) -> Seen:
-        inside_tokens, known = sum(sent.inside.values()), _known(prefix, sent.ever) * BLOCK_TOKENS
+        inside_tokens, known = sum(sent.inside.values()), _known(prefix, sent.ever) * SHARED_TOKENS
         return Seen(
             requests=len(sent.inside),
             waiting=max(0, len(sent.inside) - SLOTS),
@@ -130,11 +132,11 @@ def _known(prefix: tuple[int, ...], blocks: set[int]) -> int:
 def setup(cache_tokens: int, replicas: int = REPLICAS) -> Setup:
     """The same engines, simulated."""
     settings = EngineSettings(
-        max_sequences=SLOTS, batched_tokens=STEP_TOKENS, context_tokens=CONTEXT_TOKENS, block_tokens=BLOCK_TOKENS
+        max_sequences=SLOTS, batched_tokens=STEP_TOKENS, context_tokens=CONTEXT_TOKENS, block_tokens=SHARED_TOKENS
     )
     return Setup(
         settings=settings,
-        kv_blocks=cache_tokens // BLOCK_TOKENS,
+        kv_blocks=cache_tokens // SHARED_TOKENS,
         step=lambda chunks: STEP_S,
         plans_ahead=False,
         min_replicas=replicas,
@@ -147,7 +149,7 @@ def agents(span_s: float, seed: int) -> Trace:
     """Conversations that begin by chance; the first blocks of a turn are all but the tail of the one before."""
     source = np.random.default_rng(seed)
     rate = LOAD[AGENTS] * REPLICAS * SLOTS / STEP_S / ANSWER_TOKENS
-    first, each = FIRST_TOKENS // BLOCK_TOKENS, TURN_TOKENS // BLOCK_TOKENS
+    first, each = FIRST_TOKENS // SHARED_TOKENS, TURN_TOKENS // SHARED_TOKENS
     rows, before_s = list[tuple[float, tuple[int, ...]]](), TURNS * PAUSE_S
     for number in range(round(rate * (span_s + before_s) / TURNS)):
         at_s, own = source.uniform(-before_s, span_s), first + number * TURNS * each
@@ -158,10 +160,10 @@ def agents(span_s: float, seed: int) -> Trace:
     rows.sort()
     return Trace(
         at_s=np.array([at_s - rows[0][0] for at_s, _ in rows]),
-        prompt_tokens=np.array([len(blocks) * BLOCK_TOKENS + TAIL_TOKENS for _, blocks in rows], dtype=np.int32),
+        prompt_tokens=np.array([len(blocks) * SHARED_TOKENS + TAIL_TOKENS for _, blocks in rows], dtype=np.int32),
         output_tokens=np.full(len(rows), ANSWER_TOKENS, dtype=np.int32),
         prefixes=[blocks for _, blocks in rows],
-        block_tokens=BLOCK_TOKENS,
+        block_tokens=SHARED_TOKENS,
     )
 
 
@@ -235,7 +237,7 @@ def _asked(tiers: NDArray[Any] | None, place: int) -> tuple[dict[str, str], dict
 def compared(rounds: int, span_s: float) -> Iterator[Pair]:
     """Every scene and router in every round, in an order by lot."""
     arguments = engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS, step_tokens=STEP_TOKENS, cache_bytes=CACHE_BYTES)
-    arguments["block_size"] = BLOCK_TOKENS
+    arguments["block_size"] = SHARED_TOKENS
     models = {"together": REPLICAS} | {f"alone-{number}": 1 for number in range(REPLICAS)}
     with live_fleet(NAME, models, arguments) as url:
         bench = Bench(url, span_s)
