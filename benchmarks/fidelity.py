@@ -23,7 +23,7 @@ import numpy as np
 import typer
 
 from autoscaling import Targets
-from benchmarks.live_fleet import as_run, engine, fleet, kv_tokens, played
+from benchmarks.live_fleet import as_run, engine, fleet, kv_tokens, lengths, played
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.pace import STEP_S
 from cluster.engine_memory import EngineSettings
@@ -91,10 +91,7 @@ def requests(load: float, replicas: int, lasting_s: float, seed: int) -> Trace:
     source = np.random.default_rng(seed)
     rate = load * replicas * SLOTS / STEP_S / ANSWER_TOKENS
     at_s = np.cumsum(source.exponential(1 / rate, size=round(rate * lasting_s)))
-    prompts, answers = (
-        np.clip(source.lognormal(np.log(mean) - 0.125, 0.5, len(at_s)), 2, 240).astype(np.int32)
-        for mean in (PROMPT_TOKENS, ANSWER_TOKENS)
-    )
+    prompts, answers = (lengths(source, mean, len(at_s)) for mean in (PROMPT_TOKENS, ANSWER_TOKENS))
     return Trace(at_s=at_s - at_s[0], prompt_tokens=prompts, output_tokens=answers)
 
 

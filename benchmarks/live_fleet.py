@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import typer
 import yaml
+from numpy.typing import NDArray
 
 from benchmarks.servers import free_port
 from headrace.folders import made, run_folder
@@ -105,6 +106,11 @@ def prompts(trace: Trace, seed: int) -> list[list[int]]:
             ids += blocks[block]
         found.append([*ids[:length], *source.choice(VOCABULARY, size=max(0, length - len(ids))).tolist()])
     return found
+
+
+def lengths(source: np.random.Generator, mean: float, count: int) -> NDArray[np.int32]:
+    """Of prompts or answers, in tokens: log-normal, at least 2, and what small engines take."""
+    return np.clip(source.lognormal(np.log(mean) - 0.125, 0.5, count), 2, 240).astype(np.int32)
 
 
 def nobody(place: int, ended: bool) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import overload, routing
-from benchmarks.live_fleet import Told, as_run, engine, kv_tokens, played
+from benchmarks.live_fleet import Told, as_run, engine, kv_tokens, lengths, played
 from benchmarks.live_fleet import fleet as live_fleet
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.overload import TARGET_S, told_tiers
@@ -35,6 +35,7 @@ from benchmarks.routing import OURS, ROUTERS
 from cluster.engine_memory import EngineSettings
 from routing import Tier
 from simulation.choosers import BLOCK_TOKENS, CHOOSERS, Asked, Seen
+from simulation.early import known_blocks
 from simulation.setup import Setup
 from simulation.trace import Trace
 
@@ -96,7 +97,7 @@ class Clerk:
         number = self._chooser(asked, [self._seen(one, tokens, prefix) for one in self._sent], self._random)
         self._asked += 1
         sent = self._sent[number]
-        sent.ever_tokens += tokens - _known(prefix, sent.ever) * SHARED_TOKENS
+        sent.ever_tokens += tokens - known_blocks(prefix, sent.ever) * SHARED_TOKENS
         sent.ever.update(prefix)
         sent.inside[place] = tokens
         sent.unread.add(place)
@@ -110,7 +111,7 @@ class Clerk:
             del sent.inside[place]
 
     def _seen(self, sent: Sent, tokens: int, prefix: tuple[int, ...]) -> Seen:
-        inside_tokens, known = sum(sent.inside.values()), _known(prefix, sent.ever) * SHARED_TOKENS
+        inside_tokens, known = sum(sent.inside.values()), known_blocks(prefix, sent.ever) * SHARED_TOKENS
         return Seen(
             requests=len(sent.inside),
             waiting=max(0, len(sent.inside) - SLOTS),
@@ -123,10 +124,6 @@ class Clerk:
             sent_before_tokens=min(tokens - 1, known),
             new_blocks=-(-tokens // BLOCK_TOKENS) - known // BLOCK_TOKENS,
         )
-
-
-def _known(prefix: tuple[int, ...], blocks: set[int]) -> int:
-    return next((count for count, block in enumerate(prefix) if block not in blocks), len(prefix))
 
 
 def setup(cache_tokens: int, replicas: int = REPLICAS) -> Setup:
@@ -170,10 +167,7 @@ def agents(span_s: float, seed: int) -> Trace:
 def strangers(count: int, seed: int) -> Trace:
     """Requests of which no two share anything, all at once."""
     source = np.random.default_rng(seed)
-    prompts, answers = (
-        np.clip(source.lognormal(np.log(mean) - 0.125, 0.5, count), 2, 240).astype(np.int32)
-        for mean in (96, ANSWER_TOKENS)
-    )
+    prompts, answers = (lengths(source, mean, count) for mean in (96, ANSWER_TOKENS))
     return Trace(at_s=np.zeros(count), prompt_tokens=prompts, output_tokens=answers)
 
 

@@ -47,15 +47,21 @@ class CountedEngine:
         return getattr(self._llm, name)
 
     def generate(self, prompt: Any, sampling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = _uncut(self._llm.generate(prompt, sampling_params, request_id, **more), TALLY.get(), self._cut_off)
-        return self._counted(TALLY.get(), outputs, request_id, _new_tokens(sampling_params.output_kind.name))
+        outputs = self._llm.generate(prompt, sampling_params, request_id, **more)
+        new_tokens = _new_tokens(sampling_params.output_kind.name)
+        return self._counted(TALLY.get(), outputs, request_id, new_tokens, _is_cut)
 
     def encode(self, prompt: Any, pooling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
         outputs = self._llm.encode(prompt, pooling_params, request_id, **more)
-        return self._counted(TALLY.get(), outputs, request_id, lambda _: 0)
+        return self._counted(TALLY.get(), outputs, request_id, lambda _: 0, lambda _: False)
 
     async def _counted(
-        self, tally: Tally, outputs: AsyncGenerator[Any], request_id: str, new_tokens: Callable[[Any], int]
+        self,
+        tally: Tally,
+        outputs: AsyncGenerator[Any],
+        request_id: str,
+        new_tokens: Callable[[Any], int],
+        is_cut: Callable[[Any], bool],
     ) -> AsyncIterator[Any]:
         tally.begun = True
         tally.open.add(request_id)
@@ -63,6 +69,11 @@ class CountedEngine:
         prompted = False
         try:
             async for output in outputs:
+                if is_cut(output) and not tally.left:
+                    # vLLM's application would take it for an answer. The core is about to die; until that is known
+                    # there is nothing to say.
+                    self._cut_off()
+                    await asyncio.Event().wait()
                 if not prompted:
                     prompted = True
                     tally.prompt_tokens += len(output.prompt_token_ids or ())
@@ -74,19 +85,9 @@ class CountedEngine:
             await outputs.aclose()
 
 
-async def _uncut(outputs: AsyncGenerator[Any], tally: Tally, cut_off: Callable[[], None]) -> AsyncGenerator[Any]:
-    """The same, but for an end that is none, which vLLM's application would take for an answer.
-
-    A core that was told to end cuts its requests off. It is about to die; until that is known there is nothing to say.
-    """
-    try:
-        async for output in outputs:
-            if not tally.left and any(choice.finish_reason == ABORTED for choice in output.outputs):
-                cut_off()
-                await asyncio.Event().wait()
-            yield output
-    finally:
-        await outputs.aclose()
+def _is_cut(output: Any) -> bool:
+    """Whether the core ended a request with no answer."""
+    return any(choice.finish_reason == ABORTED for choice in output.outputs)
 
 
 def _new_tokens(kind: str) -> Callable[[Any], int]:

@@ -27,7 +27,7 @@ class _Sent:
     ever_tokens: int = 0
 
     def add(self, sequence: Sequence, prefix_tokens: int) -> None:
-        before = _known(sequence.prefix, self.ever) * prefix_tokens
+        before = known_blocks(sequence.prefix, self.ever) * prefix_tokens
         self.ever.update(sequence.prefix)
         self.ever_tokens += sequence.prompt_tokens - before
         self._count(sequence, 1, prefix_tokens)
@@ -104,12 +104,12 @@ class Early:
             kv_share=1 - engine.free_blocks / self._setup.kv_blocks,
             sent_tokens=sent.ever_tokens,
             cached_tokens=min(most, engine.cached_tokens(prefix)),
-            sent_before_tokens=min(most, _known(prefix, sent.ever) * each),
-            new_blocks=blocks - _known(prefix, sent.shared) * each // BLOCK_TOKENS,
+            sent_before_tokens=min(most, known_blocks(prefix, sent.ever) * each),
+            new_blocks=blocks - known_blocks(prefix, sent.shared) * each // BLOCK_TOKENS,
         )
 
 
-def _known(prefix: tuple[int, ...], blocks: set[int] | Counter[int]) -> int:
+def known_blocks(prefix: tuple[int, ...], blocks: set[int] | Counter[int]) -> int:
     """How many of a prompt's first blocks are among those."""
     count = 0
     for block in prefix:

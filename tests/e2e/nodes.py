@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster.processes import identify
+
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block")
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 NET = "10.213.7"
@@ -96,7 +98,7 @@ class Machine:
     def pids(self) -> list[int]:
         """Of all its live processes."""
         listed = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
-        return [pid for pid in map(int, listed.stdout.split()) if _lives(pid)]
+        return [pid for pid in map(int, listed.stdout.split()) if identify(pid) is not None]
 
 
 @dataclass
@@ -211,10 +213,3 @@ def until(happened: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) 
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

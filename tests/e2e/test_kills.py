@@ -233,7 +233,7 @@ async def _kill(fleet: Running, victim: str, blow: signal.Signals) -> dict[str, 
         gone_s = monotonic() - began_s
         await clients.until(lambda: clients.since(began_s + gone_s)["right"] >= 1, BACK_S, "the next right answer")
         answered_s = min(at_s for at_s, end in clients.ends if end == "right" and at_s > began_s) - began_s
-        if len(family) > 1:  # of an engine that says no goodbye, the router knows by its silence
+        if len(family) > 1:  # until the router knows of it, it counts the lost one too
             await clients.until(lambda: not fleet.is_whole(), BACK_S, "word of its end")
         known_s = monotonic() - began_s
         await clients.until(fleet.is_whole, BACK_S, "full strength")
