@@ -11,7 +11,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
-    field_validator,
+    WrapValidator,
     model_validator,
 )
 
@@ -20,6 +20,18 @@ from deployments.file_errors import FileError, describe
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 SETTINGS = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def one_complaint(wanted: str) -> WrapValidator:
+    """Of a field that may be of several kinds: says what it should be, instead of what is wrong by each of them."""
+
+    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError:
+            raise ValueError(f"should be {wanted}, got {value!r}") from None
+
+    return WrapValidator(check)
 
 
 class Slice(BaseModel):
@@ -107,20 +119,15 @@ class Quantize(BaseModel):
     """w8a8: int8 weights by channel, activations by token; w4a16: 4-bit weights; fp8: 8-bit floats, both."""
     by: Literal["rtn", "gptq", "awq"] = "rtn"
     """How weights are rounded: to the nearest, or by calibration text."""
-    group: Annotated[int, Field(ge=1)] | Literal["auto", "channel"] = "auto"
+    group: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto", "channel"],
+        one_complaint("auto, channel or a whole number from 1 on"),
+    ] = "auto"
     """4-bit only: weights that share a scale. auto: the largest of 128, 64 and 32 that divides."""
     smooth: Annotated[float, Field(ge=0, le=1)] = 0.0
     """SmoothQuant's strength before it; 0: none."""
     kv_cache: Literal["auto", "fp8"] = "auto"
     """fp8: calibrated scales for an 8-bit key-value cache."""
-
-    @field_validator("group", mode="wrap")
-    @classmethod
-    def _one_complaint(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return check(value)
-        except ValidationError:
-            raise ValueError(f"should be auto, channel or a whole number from 1 on, got {value!r}") from None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -148,7 +155,7 @@ class Distil(BaseModel):
     model_config = SETTINGS
 
     do: Literal["distil"]
-    student: Literal["pruned"] | FewerLayers = "pruned"
+    student: Annotated[Literal["pruned"] | FewerLayers, one_complaint("pruned or {layers: how many stay}")] = "pruned"
     """pruned: what the steps before left; or a smaller one that begins with some of its layers."""
     loss: Literal["forward_kl", "reverse_kl"] = "forward_kl"
     """forward_kl: KL(source || student), which spreads; reverse_kl: KL(student || source), which keeps to what the
@@ -174,14 +181,6 @@ class Distil(BaseModel):
     """Workers share the weights and the optimizer's state too (FSDP2): for what one alone can't hold."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 50
     """Steps after which training that was killed can go on."""
-
-    @field_validator("student", mode="wrap")
-    @classmethod
-    def _one_complaint(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return check(value)
-        except ValidationError:
-            raise ValueError(f"should be pruned or {{layers: how many stay}}, got {value!r}") from None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

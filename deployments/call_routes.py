@@ -37,7 +37,8 @@ class CallRoutes:
         by = sender(scope["tenant"], scope["headers"], service_tier, self._settings.deadlines)
         if by.cache_salt is not None and fields:
             body = forward.salted(path, body, by.cache_salt)
-        door = desk.door(by, wish(scope["tenant"], by, scope["headers"], service_tier, conversations.of_body(fields)))
+        opening = conversations.of_body(fields) if desk.variants is not None else None
+        door = desk.door(by, wish(scope["tenant"], by, scope["headers"], service_tier, opening))
         lane = door.lane
         with watched(lane, receive, self._settings, stream=False) as tickets:
             with self._metrics.outcomes.door(lane.model, by):

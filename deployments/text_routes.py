@@ -43,7 +43,8 @@ class TextRoutes:
         if request.max_completion_tokens is not None:
             request.max_tokens = request.max_completion_tokens
         ids = await desk.renderer.chat(request)
-        opening = conversations.of_chat(request)
+        # Conversations matter to the choice of a variant only.
+        opening = conversations.of_chat(request) if desk.variants is not None else None
         await self._run(desk, request, [ids], scope, receive, send, chat=True, opening=opening)
 
     async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
