@@ -23,7 +23,7 @@ import numpy as np
 import typer
 
 from autoscaling import Targets
-from benchmarks.live_fleet import as_run, engine, fleet, kv_tokens, lengths, played
+from benchmarks.live_fleet import as_run, engine, fleet, kv_tokens, lengths, paced, played
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.pace import STEP_S
 from cluster.engine_memory import EngineSettings
@@ -149,7 +149,7 @@ def seen(run: Run, path_s: float = 0.0) -> Seen:
 def compare(replicas: Sequence[int], rounds: int, lasting_s: float) -> Iterator[Pair]:
     """Every load in every round; live and simulated figures of the same requests."""
     for count in replicas:
-        with fleet(NAME, {"tiny": count}, ENGINE) as url:
+        with fleet(NAME, paced({"tiny": count}, ENGINE)) as url:
             cache_tokens = kv_tokens(url)
             live(url, requests(0.5, count, 5.0, seed=99), seed=99)
             told = measured(url, count)

@@ -1,4 +1,4 @@
-"""How are requests of a trace played to a real fleet of paced engines, at their times?"""
+"""How are requests of a trace played to a real fleet, at their times?"""
 
 import asyncio
 import json
@@ -21,6 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.servers import free_port
+from deployments.fleet import Fleet
 from headrace.folders import made, run_folder
 from simulation.outcome import Run
 from simulation.trace import Trace
@@ -44,24 +45,30 @@ def engine(*, slots: int, context_tokens: int, step_tokens: int, cache_bytes: in
     }
 
 
+def paced(replicas: Mapping[str, int], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A fleet file's fields: models by these names, each the tiny one with so many replicas."""
+    return {
+        "models": [
+            {"name": model, "source": "tiny", "engine": dict(arguments), "replicas": {"min": count, "max": count}}
+            for model, count in replicas.items()
+        ]
+    }
+
+
 @contextmanager
-def fleet(name: str, replicas: Mapping[str, int], arguments: Mapping[str, Any]) -> Iterator[str]:
-    """URL of a fleet of models by these names, with so many replicas each, which is gone afterwards."""
+def fleet(name: str, fields: Mapping[str, Any]) -> Iterator[str]:
+    """URL of a fleet by these fields of its file, all of whose engines are up, and which is gone afterwards."""
     port, root = free_port(), str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment, command = os.environ | {"PYTHONPATH": path}, [sys.executable, "-m", "headrace"]
-    models = [
-        {"name": model, "source": "tiny", "engine": dict(arguments), "replicas": {"min": count, "max": count}}
-        for model, count in replicas.items()
-    ]
     try:
         with made(run_folder(f"{name}-{secrets.token_hex(4)}")) as place:
             file = place / "fleet.yaml"
-            file.write_text(yaml.safe_dump({"models": models, "router": {"port": port}}))
+            file.write_text(yaml.safe_dump({**fields, "router": {"port": port}}))
             started = [*command, "serve", str(file), "--detach", "--name", name]
             subprocess.run(started, stdout=sys.stderr, env=environment, check=True)
         url = f"http://127.0.0.1:{port}"
-        _await_all(url, sum(replicas.values()))
+        _await_all(url, sum(engine.replicas.min for engine in Fleet.model_validate(fields).engines))
         yield url
     finally:
         subprocess.run([*command, "stop", "--name", name], stdout=sys.stderr, check=False)
@@ -93,6 +100,8 @@ class Told:
     last_s: float = inf
     cached_tokens: int = 0
     """Of its prompt."""
+    variant: str = ""
+    """That answered, where its model has several."""
 
 
 def prompts(trace: Trace, seed: int) -> list[list[int]]:
@@ -154,6 +163,7 @@ async def played(
             here.first_s = here.last_s = inf
             return
         assert answer.status_code == 200, answer.status_code
+        here.variant = answer.headers.get("x-headrace-variant", "")
         usage = json.loads(last)["usage"]
         assert usage["completion_tokens"] == tokens, last
         here.cached_tokens = usage["prompt_tokens_details"]["cached_tokens"]

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import overload, routing
-from benchmarks.live_fleet import Told, as_run, engine, kv_tokens, lengths, played
+from benchmarks.live_fleet import Told, as_run, engine, kv_tokens, lengths, paced, played
 from benchmarks.live_fleet import fleet as live_fleet
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.overload import TARGET_S, told_tiers
@@ -233,7 +233,7 @@ def compared(rounds: int, span_s: float) -> Iterator[Pair]:
     arguments = engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS, step_tokens=STEP_TOKENS, cache_bytes=CACHE_BYTES)
     arguments["block_size"] = SHARED_TOKENS
     models = {"together": REPLICAS} | {f"alone-{number}": 1 for number in range(REPLICAS)}
-    with live_fleet(NAME, models, arguments) as url:
+    with live_fleet(NAME, paced(models, arguments)) as url:
         bench = Bench(url, span_s)
         for router in (OURS, "round_robin"):
             bench.agents(0, router)
