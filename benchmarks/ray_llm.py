@@ -11,10 +11,10 @@ from typing import Any
 
 from benchmarks.cpu_time import parts_of_ray_llm
 from benchmarks.servers import (
-    ENGINE,
     EXECUTOR,
     HOST,
     MODEL,
+    Arguments,
     BenchmarkFailed,
     Server,
     await_answer,
@@ -32,7 +32,7 @@ LOGICAL_CPUS = 8
 
 
 @contextmanager
-def ray_llm(folder: Path, core: str, *, direct: bool) -> Iterator[Server]:
+def ray_llm(folder: Path, core: str, engine: Arguments, *, direct: bool) -> Iterator[Server]:
     """`ray.serve.llm` behind Serve's proxy; `direct`: with HAProxy, direct streaming and the throughput switch, and
     without batches of the stream. Raises BenchmarkFailed.
     """
@@ -52,17 +52,17 @@ def ray_llm(folder: Path, core: str, *, direct: bool) -> Iterator[Server]:
             ServeRest(f"http://{HOST}:{ports.dashboard}", (place / "token").read_text().strip()),
             place / "ray.log",
         )
-        _deploy(rest, keeper, log, schema(folder, port, direct))
+        _deploy(rest, keeper, log, schema(folder, port, engine, direct=direct))
         await_answer(port, "/v1/models", keeper, log)
         yield Server(name=name, port=port, parts=partial(parts_of_ray_llm, run_id))
 
 
-def schema(folder: Path, port: int, direct: bool) -> dict[str, Any]:
+def schema(folder: Path, port: int, engine: Arguments, *, direct: bool) -> dict[str, Any]:
     """Serve's declarative configuration; access logs off."""
     model = {
         "model_loading_config": {"model_id": MODEL, "model_source": str(folder)},
         "accelerator_config": {"kind": "cpu"},
-        "engine_kwargs": ENGINE | EXECUTOR,
+        "engine_kwargs": engine | EXECUTOR,
     }
     if direct:
         model["experimental_configs"] = {"stream_batching_interval_ms": 0}

@@ -26,8 +26,9 @@ from headrace.folders import made, run_folder, runs_folder
 HOST = "127.0.0.1"
 MODEL = "bench"
 """What all call the model; the name of Headrace's run too."""
-ENGINE: dict[str, Any] = {
-    "dtype": "float32",
+Arguments = dict[str, Any]
+"""Of an engine, by vLLM's names."""
+ENGINE: Arguments = {
     "enforce_eager": True,
     # 32 streams of 192 tokens of SmolLM2, and little enough for four engines beside each other.
     "kv_cache_memory_bytes": 384 << 20,
@@ -35,7 +36,7 @@ ENGINE: dict[str, Any] = {
     "max_num_seqs": 64,
     "enable_prefix_caching": True,
 }
-"""Engine arguments of all."""
+"""Engine arguments of all, beside their dtype."""
 EXECUTOR = {"distributed_executor_backend": "mp"}
 """As Headrace sets it by itself, and allows no other."""
 SYSTEM_BYTES = 4 << 30
@@ -43,6 +44,8 @@ SYSTEM_BYTES = 4 << 30
 START_S = 300.0
 """Patience with a system that starts."""
 KEEPER_PATIENCE_S = 15.0
+NEVER = 1e9
+"""Requests at which a second replica would come."""
 
 
 class BenchmarkFailed(RuntimeError):
@@ -64,7 +67,7 @@ class Server:
 
 
 @contextmanager
-def vllm_server(folder: Path, core: str) -> Iterator[Server]:
+def vllm_server(folder: Path, core: str, engine: Arguments) -> Iterator[Server]:
     """vLLM's own OpenAI server with statistics and without access or request logs. Raises BenchmarkFailed."""
     port = free_port()
 
@@ -73,26 +76,32 @@ def vllm_server(folder: Path, core: str) -> Iterator[Server]:
         switches = {MARK: run_id, "SPT_NOENV": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
         return os.environ | switches | bound(core)
 
-    with kept("vllm", environment, lambda _: _vllm_command(folder, port)) as (place, keeper, _):
+    with kept("vllm", environment, lambda _: _vllm_command(folder, port, engine)) as (place, keeper, _):
         await_answer(port, "/health", keeper, place / "ray.log")
         server = psutil.Process(keeper.pid).children()[0]
         yield Server(name="vllm", port=port, parts=partial(parts_of_vllm, server.pid))
 
 
 @contextmanager
-def headrace_fleet(folder: Path) -> Iterator[Server]:
+def headrace_fleet(folder: Path, engine: Arguments) -> Iterator[Server]:
     """A fleet of one replica, started and ended by the command line. Raises BenchmarkFailed.
 
-    It may have as many replicas as the machine has cores, so that an engine is bound to one of them. Bound to several,
-    its threads wait for each other by spinning, which costs what the machine's other load makes it cost.
+    It may have as many replicas as the machine has cores, so that an engine is bound to one of them; load brings no
+    second one. Bound to several, its threads wait for each other by spinning, which costs what the machine's other load
+    makes it cost.
     """
     port, cores = free_port(), len(os.sched_getaffinity(0))
-    model = {"name": MODEL, "source": str(folder), "engine": ENGINE, "replicas": {"min": 1, "max": cores}}
+    model = {"name": MODEL, "source": str(folder), "engine": engine, "replicas": {"min": 1, "max": cores}}
+    fields = {
+        "models": [model],
+        "router": {"host": HOST, "port": port},
+        "scaling": {"advise": True, "ongoing_requests": NEVER},
+    }
     headrace = [sys.executable, "-m", "headrace"]
     try:
         with made(run_folder(f"{MODEL}-{secrets.token_hex(4)}")) as place:
             fleet = place / "fleet.yaml"
-            fleet.write_text(yaml.safe_dump({"models": [model], "router": {"host": HOST, "port": port}}))
+            fleet.write_text(yaml.safe_dump(fields))
             started = subprocess.run([*headrace, "serve", str(fleet), "--detach", "--name", MODEL], stdout=sys.stderr)
         run = runs.read(runs_folder(), MODEL)
         if started.returncode or run is None:
@@ -163,9 +172,9 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex((HOST, port)) != 0
 
 
-def _vllm_command(folder: Path, port: int) -> list[str]:
+def _vllm_command(folder: Path, port: int, engine: Arguments) -> list[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
     command += ["--model", str(folder), "--served-model-name", MODEL, "--host", HOST, "--port", str(port)]
-    for name, value in (ENGINE | EXECUTOR).items():
+    for name, value in (engine | EXECUTOR).items():
         command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     return command

