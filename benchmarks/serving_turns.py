@@ -25,7 +25,7 @@ SETTLE_S = 2.0
 """Pause before a turn: an engine core spins for a second after its last step and so slows the other servers."""
 IDLE_S = 10.0
 """Time over which the idle cost of all is read."""
-IDLE_CORES_AT_MOST = 0.5
+IDLE_CORES_AT_MOST = 0.8
 """A system that uses more than this without a request spins, and would slow the others."""
 LOOKS = 20
 SEED = 20260
