@@ -104,7 +104,7 @@ def asked(way: str, requests: int, quality: float, source: np.random.Generator) 
         return [BEST] * requests
     if way == "apart":
         return [BEST if lot < 0.5 else CHEAPEST for lot in lots]
-    loyal = {"x-headrace-min-quality": f"{(1 + quality) / 2:.4f}"}
+    loyal = {"x-headrace-min-quality": f"{(1 + quality) / 2:.4g}"}
     return [loyal if lot < LOYAL_SHARE else {} for lot in lots]
 
 

@@ -40,7 +40,7 @@ def test_a_mistake_ends_with_a_line_that_says_what_is_allowed(
 def test_rays_layer_takes_the_configuration_that_it_is_given(direct: bool, tmp_path) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    said = schema(tmp_path, 9000, direct)
+    said = schema(tmp_path, 9000, ENGINE, direct=direct)
     application = ServeDeploySchema.model_validate(said).applications[0]
     (model,) = application.args["llm_configs"]
     assert model["engine_kwargs"] == ENGINE | {"distributed_executor_backend": "mp"}
@@ -76,9 +76,9 @@ def replace(monkeypatch: pytest.MonkeyPatch, starts: Starts) -> tuple[list[str],
         cores.append((name, core))
         return system(name, ended, starts[name])
 
-    peers = {name: lambda _, core, name=name: start(name, core) for name in starts if name != "headrace"}
+    peers = {name: lambda _, core, engine, name=name: start(name, core) for name in starts if name != "headrace"}
     monkeypatch.setattr(serving_path, "PEERS", peers)
-    monkeypatch.setattr(serving_path, "headrace_fleet", lambda _: start("headrace", "its own"))
+    monkeypatch.setattr(serving_path, "headrace_fleet", lambda _, engine: start("headrace", "its own"))
     return ended, cores
 
 
@@ -87,7 +87,7 @@ def test_a_system_that_does_not_start_is_told_of_and_the_others_are_measured_and
 ) -> None:
     starts = {"vllm": "", "ray-llm-direct": "no HAProxy here", "headrace": ""}
     ended, cores = replace(monkeypatch, starts)
-    with serving_path.started(Path(), list(starts)) as (servers, missing):
+    with serving_path.started(Path(), list(starts), ENGINE) as (servers, missing):
         assert [server.name for server in servers] == ["headrace", "vllm"]
         assert missing == {"ray-llm-direct": "no HAProxy here"}
         assert ended == []
@@ -97,7 +97,7 @@ def test_a_system_that_does_not_start_is_told_of_and_the_others_are_measured_and
 
 def test_without_vllms_own_server_there_is_nothing_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = replace(monkeypatch, {"headrace": "", "vllm": "no memory"})
-    with pytest.raises(BenchmarkFailed, match="no memory"), serving_path.started(Path(), ["headrace", "vllm"]):
+    with pytest.raises(BenchmarkFailed, match="no memory"), serving_path.started(Path(), ["headrace", "vllm"], ENGINE):
         pass
     assert ended == ["headrace"]
 
@@ -106,7 +106,7 @@ def test_nothing_is_started_where_memory_is_short(monkeypatch: pytest.MonkeyPatc
     _, cores = replace(monkeypatch, {"headrace": "", "vllm": ""})
     monkeypatch.setattr(serving_path, "SYSTEM_BYTES", 1 << 60)
     said = "headrace may take 1073741824: measure fewer --systems at once"
-    with pytest.raises(BenchmarkFailed, match=said), serving_path.started(Path(), ["vllm", "headrace"]):
+    with pytest.raises(BenchmarkFailed, match=said), serving_path.started(Path(), ["vllm", "headrace"], ENGINE):
         pass
     assert cores == []
 
@@ -123,6 +123,6 @@ def test_who_asks_to_end_waits_until_all_systems_have_ended(monkeypatch: pytest.
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(serving_path, "PEERS", {"vllm": slow})
-    with serving_path.started(Path(), ["vllm"]):
+    with serving_path.started(Path(), ["vllm"], ENGINE):
         pass
     assert ended == ["vllm"]
