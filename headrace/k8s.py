@@ -1,10 +1,13 @@
 """What does `headrace k8s render` write: which fleet, for which place, with which models?"""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from deployments.fleet import Fleet, Model
-from deployments.manifests import CACHE, PLACES, Unfit
+from deployments.manifests import CACHE, MADE, PLACES, Unfit
 from deployments.manifests import render as rendered
 from headrace.failure import Failure, bad_input
 from headrace.fetching import MADE_HERE
@@ -14,22 +17,30 @@ from headrace.variant_quality import check_qualities
 
 SETTLE_S = 10.0
 """At least: Kubernetes sees two failing probes after 4 s, and tells every node."""
+KUSTOMIZATION = "kustomization.yaml"
 
 
 def render(what: str | None, *, overlay: str, out: str) -> None:
-    """Writes the manifests of a fleet. Raises Failure."""
+    """Writes the manifests of a fleet; what only a former fleet needed is cleared away. Raises Failure."""
     place = PLACES.get(overlay)
     if place is None:
         raise bad_input(f"--overlay: should be one of {', '.join(PLACES)}, got {overlay!r}")
     try:
         fleet, fetched = in_pods(fleet_for(what, [], port=None, host=None))
-        files = rendered(fleet, place, fetched)
+        files = {Path(out, name): text for name, text in rendered(fleet, place, fetched).items()}
     except Unfit as error:
         raise bad_input(str(error)) from None
-    folder = Path(out)
-    for path in _written(folder, files):
+    former = {file for path in files if path.name == KUSTOMIZATION for file in _made(path)}
+    for path, text in files.items():
+        with _refusal_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         print(f"wrote {path}")
-    print(f"next: kubectl apply -k {folder / 'overlays' / place.name}")
+    for path in sorted(former - files.keys()):
+        with _refusal_of(path):
+            path.unlink()
+        print(f"removed {path}")
+    print(f"next: kubectl apply -k {Path(out, 'overlays', place.name)}")
 
 
 def in_pods(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
@@ -53,12 +64,21 @@ def _is_fetched(model: Model) -> bool:
     )
 
 
-def _written(folder: Path, files: dict[str, str]) -> Iterator[Path]:
-    for name, text in files.items():
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        except OSError as error:
-            raise Failure(f"{path}: {(error.strerror or str(error)).lower()}") from None
-        yield path
+def _made(kustomization: Path) -> list[Path]:
+    """What a former render wrote beside this file and named in it. What a user wrote, or copied, is not among that."""
+    try:
+        text = kustomization.read_text()
+        named = yaml.safe_load(text)["resources"] if text.startswith(MADE) else []
+        files = [kustomization.with_name(name) for name in named if Path(name).name == name]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    return [file for file in files if file.is_file() and file.read_bytes().startswith(MADE.encode())]
+
+
+@contextmanager
+def _refusal_of(path: Path) -> Iterator[None]:
+    """Raises Failure where the system refuses something with a file."""
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"{path}: {(error.strerror or str(error)).lower()}") from None

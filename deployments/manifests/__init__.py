@@ -2,6 +2,6 @@
 
 from deployments.manifests.names import CACHE
 from deployments.manifests.places import PLACES, Place, Unfit
-from deployments.manifests.tree import render
+from deployments.manifests.tree import MADE, render
 
-__all__ = ["CACHE", "PLACES", "Place", "Unfit", "render"]
+__all__ = ["CACHE", "MADE", "PLACES", "Place", "Unfit", "render"]

@@ -56,7 +56,8 @@ def _routers(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
         "whenUnsatisfiable": "DoNotSchedule" if place.several_nodes else "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels(ROUTER)},
     }
-    sources = [source for model in fleet.engines if (source := fetched.get(model.name))]
+    # Not of variants: routers read a model's tokenizer, and its variants have the same.
+    sources = [source for model in fleet.models if (source := fetched.get(model.name))]
     spec = _spec(container, sources, place, router) | {"topologySpreadConstraints": [spread]}
     # One more than there are routers: an update starts a router before it stops one.
     return _group(ROUTERS, ROUTER, spec, least=router.replicas, most=router.replicas + 1, cpus=1)

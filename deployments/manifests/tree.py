@@ -21,6 +21,8 @@ from deployments.manifests.names import (
 from deployments.manifests.places import Place, check
 from deployments.manifests.text import dump
 
+MADE = "# Made by `headrace k8s render`: patch it, or change the fleet and render again.\n"
+"""Begins each file; by it a later render knows its own."""
 KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
 VARIABLES = {
     "HEADRACE_CACHE": CACHE,
@@ -169,4 +171,4 @@ def _in(folder: str, files: Mapping[str, list[dict[str, Any]]], texts: Files) ->
 
 
 def _text(documents: list[dict[str, Any]]) -> str:
-    return "# Made by `headrace k8s render`: patch it, or change the fleet and render again.\n" + dump(*documents)
+    return MADE + dump(*documents)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deployments.manifests import MADE
 from headrace.failure import Failure
 from headrace.k8s import render
 
@@ -88,3 +89,37 @@ def test_a_store_in_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_of_this_machine_is_refused(tmp_path: Path) -> None:
     fleet = f"models: [{{name: one, source: {tmp_path}}}]\n"
     assert "below /var/cache/headrace" in refusal(tmp_path, fleet, "dev")
+
+
+def test_what_a_former_fleet_needed_is_cleared_away_and_nothing_of_the_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, overlay = tmp_path / "fleet.yaml", tmp_path / "k8s" / "overlays" / "dev"
+    file.write_text(ONE + "store: {url: 'postgresql+psycopg://headrace@db.example/decisions'}\n")
+    render(str(file), overlay="dev", out=str(tmp_path / "k8s"))
+    policies, rules = overlay / "network-policies.yaml", overlay / "kustomization.yaml"
+    copied, named, unnamed = overlay / "copied.yaml", overlay / "named.yaml", overlay / "unnamed.yaml"
+    copied.write_bytes(policies.read_bytes())
+    named.write_text("kind: ConfigMap\n")
+    unnamed.write_text("kind: Secret\n")
+    more = ("named.yaml", "../../../fleet.yaml", "https://example.org/more")
+    listed = "\n".join(f"- {name}" for name in (policies.name, *more))
+    rules.write_text(rules.read_text().replace(f"- {policies.name}", listed))
+    file.write_text(ONE)
+    capsys.readouterr()
+    render(str(file), overlay="dev", out=str(tmp_path / "k8s"))
+    assert not policies.exists()
+    assert all(path.exists() for path in (copied, named, unnamed, file))
+    assert [line for line in capsys.readouterr().out.splitlines() if "removed" in line] == [f"removed {policies}"]
+
+
+@pytest.mark.parametrize("text", ["resources: [copied.yaml]", f"{MADE}resources: [copied.yaml", f"{MADE}- copied.yaml"])
+def test_a_kustomization_that_is_not_ours_any_more_clears_nothing_away(tmp_path: Path, text: str) -> None:
+    file, overlay = tmp_path / "fleet.yaml", tmp_path / "k8s" / "overlays" / "dev"
+    file.write_text(ONE)
+    render(str(file), overlay="dev", out=str(tmp_path / "k8s"))
+    (overlay / "copied.yaml").write_bytes((overlay / "fleet-on-rayservice.yaml").read_bytes())
+    (overlay / "kustomization.yaml").write_text(text)
+    render(str(file), overlay="dev", out=str(tmp_path / "k8s"))
+    assert (overlay / "copied.yaml").exists()
+    assert MADE in (overlay / "kustomization.yaml").read_text()

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from deployments.fleet import Fleet
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("dev", "gpu", "nodes", "production")
@@ -29,7 +31,7 @@ def kustomization(folder: Path) -> Resource:
 
 @cache
 def built(folder: str) -> list[Resource]:
-    """The resources of a folder of k8s/, by the part of kustomize's rules that its files need."""
+    """The resources of a folder of k8s/, or of one elsewhere, by the part of kustomize's rules that its files need."""
     return _built(K8S / folder)
 
 
@@ -87,6 +89,18 @@ def _with_images(node: Any, images: dict[str, Resource]) -> Any:
     if isinstance(name := node.get("image"), str) and name in images:
         changed["image"] = f"{images[name].get('newName', name)}:{images[name]['newTag']}"
     return changed
+
+
+@cache
+def declared(folder: str) -> Resource:
+    """What Serve is told."""
+    return yaml.safe_load(one(folder, "RayService")["spec"]["serveConfigV2"])
+
+
+def fleet_of(folder: str) -> Fleet:
+    """The fleet that Serve is told of."""
+    (application,) = declared(folder)["applications"]
+    return Fleet.model_validate(application["args"])
 
 
 def clusters(folder: str) -> list[Resource]:

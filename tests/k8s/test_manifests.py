@@ -22,7 +22,7 @@ from ray.serve.schema import ServeDeploySchema
 from autoscaling import ServePolicy
 from cluster import launch
 from deployments import app, declare
-from deployments.fleet import Fleet, load
+from deployments.fleet import load
 from deployments.manifests import PLACES, render
 from headrace.fetching import cache as model_cache
 from headrace.k8s import in_pods
@@ -34,7 +34,9 @@ from tests.k8s.built import (
     Resource,
     built,
     clusters,
+    declared,
     every,
+    fleet_of,
     groups,
     kustomization,
     one,
@@ -72,14 +74,9 @@ def closed(schema: Any) -> Any:
     return inner
 
 
-@cache
-def declared(place: str) -> dict[str, Any]:
-    return yaml.safe_load(one(f"overlays/{place}", "RayService")["spec"]["serveConfigV2"])
-
-
-def fleet_of(place: str) -> Fleet:
-    (application,) = declared(place)["applications"]
-    return Fleet.model_validate(application["args"])
+def deployments(folder: str) -> dict[str, Resource]:
+    """What is said of each to Serve, by name."""
+    return {each["name"]: each for each in declared(folder)["applications"][0]["deployments"]}
 
 
 def main_container(group: Resource) -> Resource:
@@ -188,9 +185,8 @@ def test_a_misspelt_or_mistyped_field_would_be_noticed() -> None:
 # What Serve is told
 
 
-@places
-def test_serve_takes_the_configuration_and_headrace_declares_it_so(place: str) -> None:
-    config, fleet = copy.deepcopy(declared(place)), fleet_of(place)
+def test_serve_takes_the_configuration_and_headrace_declares_it_so(overlay: str) -> None:
+    config, fleet = copy.deepcopy(declared(overlay)), fleet_of(overlay)
     assert [each.name for each in ServeDeploySchema.model_validate(config).applications] == ["headrace"]
     del config["applications"][0]["deployments"]
     assert config == declare.schema(fleet)
@@ -198,10 +194,9 @@ def test_serve_takes_the_configuration_and_headrace_declares_it_so(place: str) -
 
 
 @pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
-@places
-def test_what_our_builder_makes_takes_what_is_said_of_each_deployment(place: str) -> None:
-    (application,) = declared(place)["applications"]
-    router = app.build(fleet_of(place))._bound_deployment
+def test_what_our_builder_makes_takes_what_is_said_of_each_deployment(overlay: str) -> None:
+    (application,) = declared(overlay)["applications"]
+    router = app.build(fleet_of(overlay))._bound_deployment
     made = {each.name: each for each in (router, *(one._bound_deployment for one in router.init_args[1].values()))}
     said = {
         each["name"]: {key: value for key, value in each.items() if key != "name"}
@@ -213,17 +208,15 @@ def test_what_our_builder_makes_takes_what_is_said_of_each_deployment(place: str
         assert changed.ray_actor_options.items() >= options["ray_actor_options"].items()
 
 
-@places
-def test_each_deployment_runs_on_a_group_that_has_room_for_all_of_it(place: str) -> None:
-    by_name, fleet = {each["name"]: each for each in declared(place)["applications"][0]["deployments"]}, fleet_of(place)
-    group = groups(f"overlays/{place}")
+def test_each_deployment_runs_on_a_group_that_has_room_for_all_of_it(overlay: str) -> None:
+    by_name, fleet, group = deployments(overlay), fleet_of(overlay), groups(overlay)
     router = by_name["router"]["ray_actor_options"]
     routers = group[router["label_selector"]["headrace.io/group"]]
     assert router["num_cpus"] == int(routers["rayStartParams"]["num-cpus"]), "one router fills a pod"
     assert routers["minReplicas"] == fleet.router.replicas
     assert routers["maxReplicas"] == fleet.router.replicas + 1, "an update starts one more first"
-    pods_of: dict[str, int] = dict.fromkeys(group, 0)
-    for model in fleet.models:
+    pods_of = {name: [0, 0] for name in group if name != "routers"}
+    for model in fleet.engines:
         engine = by_name[declare.engine_name(model.name)]
         (selector,) = engine["placement_group_bundle_label_selector"]
         name = selector["headrace.io/group"]
@@ -235,51 +228,70 @@ def test_each_deployment_runs_on_a_group_that_has_room_for_all_of_it(place: str)
         assert gpus == model.nodes * has
         assert has in (0, asked // model.nodes)
         assert has % model.tensor == 0 or not has, "no layer is split over machines"
-        pods_of[name] += model.nodes * model.replicas.max
-    engines = {name: each["maxReplicas"] for name, each in group.items() if name != "routers"}
-    assert {name: count for name, count in pods_of.items() if name != "routers"} == engines
+        for end, replicas in enumerate((model.replicas.min, model.replicas.max)):
+            pods_of[name][end] += model.nodes * replicas
+    assert pods_of == {name: [group[name]["minReplicas"], group[name]["maxReplicas"]] for name in pods_of}
 
 
-@places
-def test_the_head_carries_no_replica_and_an_update_wants_no_second_cluster(place: str) -> None:
-    spec = one(f"overlays/{place}", "RayService")["spec"]
+def test_the_head_carries_no_replica_and_an_update_wants_no_second_cluster(overlay: str) -> None:
+    spec = one(overlay, "RayService")["spec"]
     assert spec["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert spec["excludeHeadPodFromServeSvc"] is True
     assert spec["upgradeStrategy"] == {"type": "None"}
 
 
+def test_engines_of_variants_of_one_size_share_a_group_with_those_of_models(with_variants: str) -> None:
+    group = {name: (each["minReplicas"], each["maxReplicas"]) for name, each in groups(with_variants).items()}
+    assert group == {
+        "routers": (2, 3),
+        "engines-4gpu": (2 * 1 + 1, 2 * 2 + 3),
+        "engines-2gpu": (0 + 2, 5 + 4),
+        "engines-1gpu": (0, 2),
+    }
+    on = {
+        name: each["placement_group_bundle_label_selector"][0]["headrace.io/group"]
+        for name, each in deployments(with_variants).items()
+        if name != "router"
+    }
+    assert on == {
+        "engine-large": "engines-4gpu",
+        "engine-large-w8": "engines-4gpu",
+        "engine-large-w4": "engines-2gpu",
+        "engine-small": "engines-2gpu",
+        "engine-small-w4": "engines-1gpu",
+    }
+    policy = declared(with_variants)["applications"][0]["autoscaling_policy"]["policy_kwargs"]
+    assert policy["variants"] == [["large", "large-w8", "large-w4"], ["small", "small-w4"]]
+
+
 # Requests, readiness, endings
 
 
-@places
-def test_requests_reach_routers_that_are_ready_and_nothing_else(place: str) -> None:
-    folder = f"overlays/{place}"
-    (port,) = one(folder, "Service")["spec"]["ports"]
-    selector = one(folder, "Service")["spec"]["selector"].items()
-    chosen = [pod for pod in pods(folder) if selector <= pod["metadata"]["labels"].items()]
+def test_requests_reach_routers_that_are_ready_and_nothing_else(overlay: str) -> None:
+    (port,) = one(overlay, "Service")["spec"]["ports"]
+    selector = one(overlay, "Service")["spec"]["selector"].items()
+    chosen = [pod for pod in pods(overlay) if selector <= pod["metadata"]["labels"].items()]
     assert [pod["metadata"]["name"] for pod in chosen] == ["routers"]
     (container,) = chosen[0]["spec"]["containers"]
     (serving,) = (each for each in container["ports"] if each["name"] == port["targetPort"])
-    fleet = fleet_of(place)
+    fleet = fleet_of(overlay)
     assert (fleet.router.host, fleet.router.port) == ("0.0.0.0", serving["containerPort"])
     probe = container["readinessProbe"]
     assert probe["httpGet"] == {"path": "/ready", "port": port["targetPort"]}
     assert fleet.router.settle_s > 2 * probe["periodSeconds"] * probe["failureThreshold"]
 
 
-@places
-def test_kuberay_needs_no_probe_of_its_own_and_finds_the_head(place: str) -> None:
-    for pod in pods(f"overlays/{place}"):
+def test_kuberay_needs_no_probe_of_its_own_and_finds_the_head(overlay: str) -> None:
+    for pod in pods(overlay):
         container = pod["spec"]["containers"][0]
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
         # Its service for the head of a RayService looks for the value that it would set itself.
         assert "app.kubernetes.io/name" not in pod["metadata"]["labels"]
 
 
-@places
-def test_streams_may_end_before_a_pod_goes(place: str) -> None:
-    fleet = fleet_of(place)
-    for group in groups(f"overlays/{place}").values():
+def test_streams_may_end_before_a_pod_goes(overlay: str) -> None:
+    fleet = fleet_of(overlay)
+    for group in groups(overlay).values():
         command = main_container(group)["lifecycle"]["preStop"]["exec"]["command"][-1]
         deadline = re.search(r"--deadline-remaining-seconds (\d+)", command)
         assert deadline is not None
@@ -287,15 +299,13 @@ def test_streams_may_end_before_a_pod_goes(place: str) -> None:
         assert group["template"]["spec"]["terminationGracePeriodSeconds"] > int(deadline[1])
 
 
-@places
-def test_budgets_let_one_pod_go_and_keep_the_others(place: str) -> None:
-    folder = f"overlays/{place}"
+def test_budgets_let_one_pod_go_and_keep_the_others(overlay: str) -> None:
     kept = {
         each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"]["minAvailable"]
-        for each in every(folder, "PodDisruptionBudget")
+        for each in every(overlay, "PodDisruptionBudget")
     }
     always: dict[str, int] = {"router": 0, "engine": 0}
-    for group in groups(folder).values():
+    for group in groups(overlay).values():
         always[group["template"]["metadata"]["labels"]["app.kubernetes.io/component"]] += group["minReplicas"]
     assert kept == {component: count - 1 for component, count in always.items() if count > 1}
 
@@ -303,24 +313,28 @@ def test_budgets_let_one_pod_go_and_keep_the_others(place: str) -> None:
 # Models, environment, image
 
 
-@places
-def test_models_are_fetched_to_where_the_fleet_looks_for_them(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = f"overlays/{place}"
-    monkeypatch.setenv("HEADRACE_CACHE", one(folder, "ConfigMap", "headrace-environment")["data"]["HEADRACE_CACHE"])
-    sources = {model.source for model in fleet_of(place).models}
-    claims = {each["metadata"]["name"] for each in every(folder, "PersistentVolumeClaim")}
+def test_models_are_fetched_to_where_the_fleet_looks_for_them(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = one(overlay, "ConfigMap", "headrace-environment")["data"]
+    monkeypatch.setenv("HEADRACE_CACHE", environment["HEADRACE_CACHE"])
+    fleet, said = fleet_of(overlay), deployments(overlay)
+    wanted = {"routers": {model.source for model in fleet.models}}
+    for engine in fleet.engines:
+        (selector,) = said[declare.engine_name(engine.name)]["placement_group_bundle_label_selector"]
+        artefact = Path(engine.source).is_relative_to(environment["HEADRACE_ARTEFACTS"])
+        wanted.setdefault(selector["headrace.io/group"], set()).update(set() if artefact else {engine.source})
+    claims = {each["metadata"]["name"] for each in every(overlay, "PersistentVolumeClaim")}
     fetched: dict[str, set[str]] = {}
-    for name, group in groups(folder).items():
+    for name, group in groups(overlay).items():
         spec = group["template"]["spec"]
         fetched[name] = {
             str(model_cache.place(init["command"][-1].replace("/", "--"))) for init in spec["initContainers"]
         }
         mounts = [*(init["volumeMounts"] for init in spec["initContainers"]), main_container(group)["volumeMounts"]]
         assert all(same == mounts[0] for same in mounts)
-        assert any(Path(next(iter(sources))).is_relative_to(mount["mountPath"]) for mount in mounts[0])
+        assert environment["HEADRACE_CACHE"] in {mount["mountPath"] for mount in mounts[0]}
         (models,) = (volume for volume in spec["volumes"] if volume["name"] == "models")
         assert models.get("persistentVolumeClaim", {"claimName": None})["claimName"] in claims or "emptyDir" in models
-    assert fetched.pop("routers") == sources == set().union(*fetched.values())
+    assert fetched == wanted
 
 
 def test_the_environment_is_that_of_a_local_run() -> None:
@@ -328,6 +342,23 @@ def test_the_environment_is_that_of_a_local_run() -> None:
     for name, value in one("overlays/dev", "ConfigMap", "headrace-environment")["data"].items():
         assert isinstance(value, str)
         assert name in ("HEADRACE_CACHE", "HEADRACE_ARTEFACTS") or local[name] == value
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_hubs_token_is_given_to_what_fetches_alone_and_no_secret_is_written_down(folder: str) -> None:
+    token = {"secretKeyRef": {"name": "headrace-hub", "key": "token", "optional": True}}
+    told, fetching = set(), set()
+    for pod in pods(folder):
+        for container in [*pod["spec"]["containers"], *pod["spec"]["initContainers"]]:
+            where = pod["metadata"]["name"], container["name"]
+            if {"name": "HF_TOKEN", "valueFrom": token} in container.get("env", []):
+                told.add(where)
+            if container.get("command", [])[:2] == ["headrace", "fetch"] or where == ("head", "ray-head"):
+                fetching.add(where)
+    if folder != "compress":
+        fetching.remove(("head", "ray-head"))  # which has no model
+    assert told == fetching != set()
+    assert every(folder, "Secret") == []
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

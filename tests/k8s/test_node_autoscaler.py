@@ -2,8 +2,6 @@
 
 from collections import Counter
 
-import pytest
-import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReply, SchedulingRequest
@@ -11,7 +9,8 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import GangResourceRequest, ResourceRequest
 from ray.core.generated.common_pb2 import LabelSelectorOperator
 
-from tests.k8s.built import OVERLAYS, clusters, one
+from deployments.declare import engine_name
+from tests.k8s.built import clusters, declared, fleet_of
 
 
 def asked(bundle: dict[str, float], selector: dict[str, str]) -> ResourceRequest:
@@ -21,11 +20,10 @@ def asked(bundle: dict[str, float], selector: dict[str, str]) -> ResourceRequest
     )
 
 
-def demand(place: str) -> dict[str, list[ResourceRequest]]:
+def demand(overlay: str) -> dict[str, list[ResourceRequest]]:
     """By deployment, what one replica of it asks for."""
-    config = yaml.safe_load(one(f"overlays/{place}", "RayService")["spec"]["serveConfigV2"])
     found = {}
-    for deployment in config["applications"][0]["deployments"]:
+    for deployment in declared(overlay)["applications"][0]["deployments"]:
         options = deployment["ray_actor_options"]
         if "placement_group_bundles" in deployment:
             (selector,) = deployment["placement_group_bundle_label_selector"]
@@ -35,23 +33,21 @@ def demand(place: str) -> dict[str, list[ResourceRequest]]:
     return found
 
 
-def most(place: str) -> dict[str, int]:
+def most(overlay: str) -> dict[str, int]:
     """By deployment, the most replicas at once; of routers one more, in an update."""
-    config = yaml.safe_load(one(f"overlays/{place}", "RayService")["spec"]["serveConfigV2"])
-    fleet = config["applications"][0]["args"]
-    return {"router": fleet["router"]["replicas"] + 1} | {
-        f"engine-{model['name']}": model["replicas"]["max"] for model in fleet["models"]
-    }
+    fleet = fleet_of(overlay)
+    engines = {engine_name(engine.name): engine.replicas.max for engine in fleet.engines}
+    return {"router": fleet.router.replicas + 1} | engines
 
 
-def scheduled(place: str, counts: dict[str, int]) -> SchedulingReply:
+def scheduled(overlay: str, counts: dict[str, int]) -> SchedulingReply:
     """What the autoscaler does for so many replicas, beginning with no worker."""
-    (spec,) = clusters(f"overlays/{place}")
+    (spec,) = clusters(overlay)
     resource = {"metadata": {"name": "headrace", "namespace": "headrace"}, "spec": spec}
     config = AutoscalingConfig(_derive_autoscaling_config_from_ray_cr(resource), skip_content_hash=True)
     gangs = [
         GangResourceRequest(requests=requests)
-        for name, requests in demand(place).items()
+        for name, requests in demand(overlay).items()
         for _ in range(counts.get(name, 0))
     ]
     request = SchedulingRequest(
@@ -71,26 +67,23 @@ def launched(reply: SchedulingReply) -> Counter[str]:
     return found
 
 
-def limits(place: str, end: str) -> dict[str, int]:
-    (spec,) = clusters(f"overlays/{place}")
+def limits(overlay: str, end: str) -> dict[str, int]:
+    (spec,) = clusters(overlay)
     return {group["groupName"]: group[end] for group in spec["workerGroupSpecs"] if group[end]}
 
 
-@pytest.mark.parametrize("place", OVERLAYS)
-def test_every_replica_gets_a_pod_at_the_busiest_and_no_pod_is_left_over(place: str) -> None:
-    reply = scheduled(place, most(place))
+def test_every_replica_gets_a_pod_at_the_busiest_and_no_pod_is_left_over(overlay: str) -> None:
+    reply = scheduled(overlay, most(overlay))
     assert not reply.infeasible_gang_resource_requests
-    assert launched(reply) == limits(place, "maxReplicas")
+    assert launched(reply) == limits(overlay, "maxReplicas")
 
 
-@pytest.mark.parametrize("place", OVERLAYS)
-def test_without_demand_there_is_what_the_fleet_always_keeps(place: str) -> None:
-    assert launched(scheduled(place, {})) == limits(place, "minReplicas")
+def test_without_demand_there_is_what_the_fleet_always_keeps(overlay: str) -> None:
+    assert launched(scheduled(overlay, {})) == limits(overlay, "minReplicas")
 
 
-@pytest.mark.parametrize("place", OVERLAYS)
-def test_one_replica_too_many_is_never_put_where_another_belongs(place: str) -> None:
-    for name in most(place):
-        reply = scheduled(place, most(place) | {name: most(place)[name] + 1})
+def test_one_replica_too_many_is_never_put_where_another_belongs(overlay: str) -> None:
+    for name in most(overlay):
+        reply = scheduled(overlay, most(overlay) | {name: most(overlay)[name] + 1})
         assert len(reply.infeasible_gang_resource_requests) == 1
-        assert launched(reply) <= Counter(limits(place, "maxReplicas"))
+        assert launched(reply) <= Counter(limits(overlay, "maxReplicas"))
