@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from headrace.authorities import authorities
+
 CHAT = "/v1/chat/completions"
 KEY_VARIABLE = "HEADRACE_API_KEY"
 """Holds the key of a tenant, for endpoints that ask for one."""
@@ -122,8 +124,8 @@ def curl(url: str, request: Sample | None, *, needs_key: bool = False) -> str:
 
 
 def _events(url: str, body: dict[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
-    timeout, who = httpx.Timeout(10.0, read=600.0), authorization(key)
-    with httpx.stream("POST", f"{url}{CHAT}", json=body, headers=who, timeout=timeout, trust_env=False) as answer:
+    http = httpx.Client(timeout=httpx.Timeout(10.0, read=600.0), trust_env=False, verify=authorities(url))
+    with http, http.stream("POST", f"{url}{CHAT}", json=body, headers=authorization(key)) as answer:
         if answer.status_code != 200:
             raise AnswerFailed(_refusal(answer.read(), answer.status_code))
         for line in answer.iter_lines():

@@ -5,6 +5,7 @@ import sys
 import httpx
 
 from headrace.ask import KEY_VARIABLE, Answer, AnswerFailed, authorization, stream
+from headrace.authorities import authorities
 from headrace.endpoint import endpoint
 from headrace.failure import Failure, bad_input
 
@@ -55,7 +56,13 @@ def _answer(url: str, model: str, messages: list[Message], key: str | None) -> s
 
 def _model(url: str, wanted: str | None, key: str | None) -> str:
     try:
-        listed = httpx.get(f"{url}/v1/models", headers=authorization(key), timeout=10.0, trust_env=False)
+        listed = httpx.get(
+            f"{url}/v1/models",
+            headers=authorization(key),
+            timeout=10.0,
+            trust_env=False,
+            verify=authorities(url),
+        )
         if listed.status_code == 401:
             why = "asks for a key" if key is None else "does not know this key"
             raise bad_input(f"{url} {why}: give one by --key, or in {KEY_VARIABLE}")

@@ -6,6 +6,7 @@ import httpx
 
 from cluster.node_room import Node
 from cluster.runs import Run
+from headrace.authorities import authorities
 from headrace.failure import Failure
 
 APPLICATIONS = "/api/serve/applications/"
@@ -28,7 +29,10 @@ class ServeRest:
     def __init__(self, dashboard_url: str, token: str | None) -> None:
         self.url = dashboard_url
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=dashboard_url, headers=self.headers, timeout=10.0, trust_env=False)
+        known = authorities(dashboard_url)
+        self._http = httpx.Client(
+            base_url=dashboard_url, headers=self.headers, timeout=10.0, trust_env=False, verify=known
+        )
 
     def close(self) -> None:
         """Gives its connections up."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from headrace.authorities import named
 from headrace.cluster_head import Head, head
 from headrace.failure import INTERRUPTED, Failure, bad_input
 from headrace.steps import Steps
@@ -68,7 +69,7 @@ def command(wish: Wish) -> None:
     where = head(wish.name, wish.address, wish.token_file)
     # Elsewhere Python is the one that the node's image has first; here, the one that runs the run.
     python = "python" if where.run is None else sys.executable
-    submit(_client(where), wish, where.where, Steps(Console(highlight=False)), python)
+    submit(jobs_of(where), wish, where.where, Steps(Console(highlight=False)), python)
 
 
 def submit(jobs: Jobs, wish: Wish, where: str, steps: Steps, python: str) -> None:
@@ -146,13 +147,15 @@ async def _show(jobs: Jobs, job: str) -> None:
         sys.stdout.flush()
 
 
-def _client(where: Head) -> Jobs:
+def jobs_of(where: Head) -> Jobs:
+    """A client of a cluster's jobs. Raises Failure where it takes none."""
     from ray.job_submission import JobSubmissionClient
 
     for chatty in ("job.sdk", "dashboard_sdk"):
         logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.ERROR)
     try:
-        return JobSubmissionClient(where.rest.url, headers=dict(where.rest.headers))
+        known = named(where.rest.url) or True
+        return JobSubmissionClient(where.rest.url, headers=dict(where.rest.headers), verify=known)
     except (ConnectionError, RuntimeError) as error:
         raise Failure(f"{where.where} takes no jobs: {error}") from None
 

@@ -1,5 +1,6 @@
 """What answers the HTTP requests of a test? A real server on loopback, whose answers a function gives."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ Answer = Callable[[str, str, str, str], tuple[int, str]]
 
 
 @contextmanager
-def listening(answer: Answer) -> Iterator[str]:
-    """The URL of a server that answers until the block ends."""
+def listening(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server that answers until the block ends; over TLS where that is given."""
 
     class Handler(BaseHTTPRequestHandler):
         def reply(self) -> None:
@@ -27,10 +28,12 @@ def listening(answer: Answer) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        if tls is not None:
+            http.socket = tls.wrap_socket(http.socket, server_side=True)
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{http.server_port}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{http.server_port}"
         finally:
             http.shutdown()
             thread.join()

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +15,11 @@ import pytest
 from cluster.processes import Process
 from cluster.runs import Run
 from headrace import ask
+from headrace.cluster_head import Head
+from headrace.failure import Failure
 from headrace.observe import observe
 from headrace.serve_rest import ServeRefused, ServeRest, of_run
+from headrace.submit import jobs_of
 from tests.headrace.http_answers import listening
 
 
@@ -29,14 +34,14 @@ class Server:
 
 
 @contextmanager
-def serving(answers: dict[str, tuple[int, str]]) -> Iterator[Server]:
+def serving(answers: dict[str, tuple[int, str]], tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     server = Server(answers)
 
     def answer(method: str, path: str, authorization: str, body: str) -> tuple[int, str]:
         server.seen.append((f"{method} {path}", authorization, body))
         return server.answers.get(f"{method} {path}", (404, ""))
 
-    with listening(answer) as server.url:
+    with listening(answer, tls) as server.url:
         yield server
 
 
@@ -155,6 +160,44 @@ headrace_replica_verified{model="tiny",replica="r1"} 1.0
 headrace_replica_running_requests{model="tiny",replica="gone"} 9.0
 headrace_queued_requests{model="unknown"} 1.0
 """
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_over_tls_the_authorities_of_the_environment_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=headrace"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(made, check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    answers = {"GET /api/ray/version": (200, "{}"), "GET /api/version": (200, '{"ray_version": "2.60.0"}')}
+    answers["POST /v1/chat/completions"] = (200, event("Paris") + "data: [DONE]\n\n")
+    with serving(answers, tls) as server:
+        stranger = ServeRest(server.url, "secret")
+        assert not stranger.is_up()
+        with pytest.raises(ask.AnswerFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            asked(server)
+        with pytest.raises(Failure, match="takes no jobs"):
+            jobs_of(Head(stranger, "there", None))
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        known = ServeRest(server.url, "secret")
+        assert known.is_up()
+        assert asked(server).text == "Paris"
+        jobs_of(Head(known, "there", None))  # it asks at once
+        for rest in (stranger, known):
+            rest.close()
+    assert ("GET /api/version", "Bearer secret", "") in server.seen
+
+
+def test_certificates_that_are_not_there_matter_over_tls_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    ServeRest("http://127.0.0.1:1", None).close()
+    with pytest.raises(Failure, match=r"SSL_CERT_FILE or SSL_CERT_DIR: there are no certificates in .*nowhere\.pem"):
+        ServeRest("https://127.0.0.1:1", None)
 
 
 def test_a_run_is_seen_by_serve_and_by_its_router_together(tmp_path: Path) -> None:
