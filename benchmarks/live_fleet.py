@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.servers import free_port
 from deployments.fleet import Fleet
 from headrace.folders import made, run_folder
+from headrace.observe import samples
 from simulation.outcome import Run
 from simulation.trace import Trace
 
@@ -89,7 +90,7 @@ def _await_all(url: str, replicas: int) -> None:
 
 def _gauges(url: str, name: str) -> list[float]:
     text = httpx.get(f"{url}/metrics", trust_env=False).raise_for_status().text
-    return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name}{{")]
+    return [sample.value for sample in samples(text) if sample.name == name]
 
 
 @dataclass(slots=True)

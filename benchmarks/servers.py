@@ -3,7 +3,6 @@
 import os
 import random
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -164,12 +163,7 @@ def _answers(url: str) -> bool:
 
 def free_port() -> int:
     """A port of this machine's loopback that nobody listens on now."""
-    return next(port for port in random.Random().sample(launch.PORT_RANGE, 100) if _is_free(port))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) != 0
+    return next(launch.unused(random.Random()))
 
 
 def _vllm_command(folder: Path, port: int, engine: Arguments) -> list[str]:

@@ -6,6 +6,7 @@ import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -38,13 +39,15 @@ class Ports:
 def free_ports(source: random.Random) -> Ports:
     """Ports that nobody listens on now, drawn from `source`. Raises OSError when there are too few."""
     names = tuple(field.name for field in fields(Ports))
-    found: list[int] = []
-    for port in source.sample(PORT_RANGE, 50 * len(names)):
-        if _is_free(port):
-            found.append(port)
-        if len(found) == len(names):
-            return Ports(**dict(zip(names, found, strict=True)))
-    raise OSError(f"fewer than {len(names)} free ports between {PORT_RANGE.start} and {PORT_RANGE.stop}")
+    found = dict(zip(names, unused(source), strict=False))
+    if len(found) < len(names):
+        raise OSError(f"fewer than {len(names)} free ports between {PORT_RANGE.start} and {PORT_RANGE.stop}")
+    return Ports(**found)
+
+
+def unused(source: random.Random) -> Iterator[int]:
+    """Every port of the range that nobody listens on now, in an order drawn from `source`."""
+    return filter(_is_free, source.sample(PORT_RANGE, len(PORT_RANGE)))
 
 
 def write_token(path: Path) -> None:

@@ -1,9 +1,12 @@
 """What does a run say of itself: its replicas by Serve, their load and the queues by its router?"""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from cluster.runs import Run
 from headrace.serve_rest import ServeRest
@@ -60,15 +63,18 @@ def _scrape(url: str) -> str:
 
 
 def _add_metrics(served: dict[str, Served], text: str) -> None:
-    from prometheus_client.parser import text_string_to_metric_families
+    for sample in samples(text):
+        model = served.get(sample.labels.get("model", ""))
+        if model is None:
+            continue
+        if sample.name in OF_MODEL:
+            model.counts[OF_MODEL[sample.name]] = sample.value
+        elif sample.name.startswith(REPLICA) and sample.labels["replica"] in model.replicas:
+            load = model.replicas[sample.labels["replica"]].load
+            load[sample.name.removeprefix(REPLICA)] = sample.value
 
+
+def samples(text: str) -> Iterator[Sample]:
+    """Those of a page of metrics."""
     for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            model = served.get(sample.labels.get("model", ""))
-            if model is None:
-                continue
-            if sample.name in OF_MODEL:
-                model.counts[OF_MODEL[sample.name]] = sample.value
-            elif sample.name.startswith(REPLICA) and sample.labels["replica"] in model.replicas:
-                load = model.replicas[sample.labels["replica"]].load
-                load[sample.name.removeprefix(REPLICA)] = sample.value
+        yield from family.samples

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from headrace.observe import samples
 from tests.deployments.differential import Answer, Exact, ask, ask_exactly
 
 START_S = 240.0
@@ -38,8 +39,8 @@ class Server:
 
     def metric(self, name: str) -> float:
         """A metric of ours."""
-        lines = self.client.get("/metrics").text.splitlines()
-        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"headrace_{name}{{"))
+        page = self.client.get("/metrics").text
+        return next(sample.value for sample in samples(page) if sample.name == f"headrace_{name}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from headrace.observe import samples
 from tests.e2e.typed import PATIENCE_S, DetachedFleet, detached_fleet
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
@@ -189,7 +190,7 @@ async def _until_whole(client: httpx.AsyncClient, without: set[str]) -> None:
 
 
 async def _samples(client: httpx.AsyncClient, name: str) -> dict[str, float]:
-    """By their labels."""
-    lines = (await client.get("/metrics")).text.splitlines()
-    found = (line.rpartition(" ") for line in lines if line.startswith(f"headrace_{name}{{"))
-    return {labels: float(value) for labels, _, value in found}
+    """By replica, or the one of the model."""
+    text = (await client.get("/metrics")).text
+    found = (sample for sample in samples(text) if sample.name == f"headrace_{name}")
+    return {sample.labels.get("replica", ""): sample.value for sample in found}

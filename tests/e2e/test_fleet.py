@@ -10,8 +10,8 @@ import httpx
 import openai
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.observe import samples
 from tests.e2e.typed import DetachedFleet, detached_fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -53,10 +53,7 @@ class Running:
         """Values of a metric, one for each label set that holds `labels`."""
         text = httpx.get(f"{self.url}/metrics").raise_for_status().text
         return [
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
+            sample.value for sample in samples(text) if sample.name == name and labels.items() <= sample.labels.items()
         ]
 
 

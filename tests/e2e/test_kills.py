@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from headrace.observe import samples
 from tests.e2e.typed import DetachedFleet, detached_fleet, title
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
@@ -83,7 +84,7 @@ class Running:
             text = httpx.get(f"{self.url}/metrics", timeout=WAIT_S, trust_env=False).text
         except httpx.TransportError:
             return False
-        engines = sum(line.startswith("headrace_replica_running_requests{") for line in text.splitlines())
+        engines = sum(sample.name == "headrace_replica_running_requests" for sample in samples(text))
         return engines == 2 and bool(self.processes("ServeController"))
 
     def assert_gone(self) -> None:

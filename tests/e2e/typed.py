@@ -1,13 +1,15 @@
 """How does a test type a command, as a user would, and what does a fleet that it starts so leave to look at?"""
 
 import os
-import socket
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from cluster import launch
 
 PATIENCE_S = 300.0
 """With a fleet that starts or ends."""
@@ -21,9 +23,7 @@ def headrace(*words: str, env: dict[str, str], timeout_s: float) -> subprocess.C
 
 def free_port() -> int:
     """A port of loopback that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return next(launch.unused(random.Random()))
 
 
 @dataclass(frozen=True, kw_only=True)

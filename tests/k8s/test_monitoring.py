@@ -12,12 +12,12 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from autoscaling import Targets
 from deployments.fleet import Scaling
 from deployments.manifests import alerts
 from deployments.router_metrics import RouterMetrics
+from headrace.observe import samples
 from tests.deployments.decision_entries import entry
 from tests.deployments.lane_ends import Engine, make_door, turn
 from tests.k8s.built import K8S, every, one, pods
@@ -67,8 +67,7 @@ async def exported() -> dict[str, set[str]]:
     metrics.watch("m", 10).end("failed")
     metrics.refused(429)
     metrics.scaling.decided([entry(1.0, 2)])
-    families = text_string_to_metric_families(metrics.text([door.lane]).decode())
-    return {sample.name: set(sample.labels) for family in families for sample in family.samples}
+    return {sample.name: set(sample.labels) for sample in samples(metrics.text([door.lane]).decode())}
 
 
 @pytest.mark.parametrize("expression", [*alert_expressions(), *panel_expressions()])
