@@ -82,7 +82,7 @@ def in_step(run: Run, coefficients: Coefficients) -> list[Sequence]:
                 engine.end(seconds)
         if arrival_s < inf:
             sequences.append(Sequence(arrival_s=arrival_s, prompt_tokens=prompt_tokens, output_tokens=output_tokens))
-            min(engines, key=lambda engine: 4 * engine.waiting + engine.running).add(sequences[-1])
+            min(engines, key=lambda one: 4 * one.schedule.waiting + one.schedule.running).add(sequences[-1])
     return sequences
 
 

@@ -144,12 +144,12 @@ class Desk:
     def _look(self, replica: Replica, head_tokens: int) -> None:
         """What a frame of it would tell."""
         route, settings, engine = self._routes[replica.id], self._setup.settings, replica.engine
-        room, waiting_tokens = self._rooms[replica.id], engine.waiting_tokens
+        room, waiting_tokens = self._rooms[replica.id], engine.schedule.waiting_tokens
         tokens = routing.credit_tokens(
             room,
             unread_tokens=waiting_tokens,
             kv_tokens=self._setup.kv_blocks * settings.block_tokens,
-            kv_free_tokens=engine.free_blocks * settings.block_tokens,
+            kv_free_tokens=engine.blocks.free * settings.block_tokens,
         )
         if head_tokens > room:
             tokens = head_tokens if 2 * tokens >= room else 0
@@ -157,7 +157,7 @@ class Desk:
             slots=max(0, settings.max_sequences - len(replica.held)),
             tokens=tokens,
             queued_tokens=waiting_tokens,
-            running=engine.running,
+            running=engine.schedule.running,
         )
 
     def _room(self, number: int) -> int:

@@ -97,13 +97,13 @@ class Early:
         blocks = -(-sequence.prompt_tokens // BLOCK_TOKENS)
         return Seen(
             requests=len(sent.inside),
-            waiting=engine.waiting,
+            waiting=engine.schedule.waiting,
             tokens=sent.tokens,
-            unread_tokens=engine.waiting_tokens,
+            unread_tokens=engine.schedule.waiting_tokens,
             held_blocks=sent.held_blocks + len(sent.shared) * each // BLOCK_TOKENS,
-            kv_share=1 - engine.free_blocks / self._setup.kv_blocks,
+            kv_share=1 - engine.blocks.free / self._setup.kv_blocks,
             sent_tokens=sent.ever_tokens,
-            cached_tokens=min(most, engine.cached_tokens(prefix)),
+            cached_tokens=min(most, engine.blocks.cached_tokens(prefix)),
             sent_before_tokens=min(most, known_blocks(prefix, sent.ever) * each),
             new_blocks=blocks - known_blocks(prefix, sent.shared) * each // BLOCK_TOKENS,
         )

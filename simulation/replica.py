@@ -55,17 +55,17 @@ class Replica:
         engine = self.engine
         if self._load is None or engine.version != self._version or self._load.costs is not costs:
             self._version = engine.version
-            settings = self._setup.settings
-            prompts = engine.read_tokens + engine.found_tokens
+            settings, schedule = self._setup.settings, engine.schedule
+            prompts = schedule.read_tokens + schedule.found_tokens
             self._load = ReplicaLoad(
                 id=self.id,
-                running_requests=engine.running,
-                waiting_requests=engine.waiting,
+                running_requests=schedule.running,
+                waiting_requests=schedule.waiting,
                 slots=settings.max_sequences,
-                waiting_tokens=engine.waiting_tokens,
+                waiting_tokens=schedule.waiting_tokens,
                 kv_tokens=self._setup.kv_blocks * settings.block_tokens,
-                kv_used_tokens=(self._setup.kv_blocks - engine.free_blocks) * settings.block_tokens,
+                kv_used_tokens=(self._setup.kv_blocks - engine.blocks.free) * settings.block_tokens,
                 costs=costs,
-                computed_share=engine.read_tokens / prompts if prompts else 1.0,
+                computed_share=schedule.read_tokens / prompts if prompts else 1.0,
             )
         return self._load

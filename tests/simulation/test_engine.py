@@ -172,15 +172,15 @@ def test_every_request_gets_its_tokens_in_order_within_the_limits(
 ) -> None:
     log: list[StepRecord] = []
     played = engine(load, log=log)
-    blocks = played.free_blocks
+    blocks = played.blocks.free
     done = replay(arrivals, played)
     assert [(each.arrival_s, each.prompt_tokens, each.output_tokens) for each in done] == arrivals
     for each in done:
         assert each.made_tokens == each.output_tokens
         assert each.arrival_s <= each.scheduled_s < each.first_token_s <= each.last_token_s < inf
         assert (each.first_token_s == each.last_token_s) == (each.output_tokens == 1)
-    assert played.free_blocks == blocks
-    assert (played.running, played.waiting) == (0, 0)
+    assert played.blocks.free == blocks
+    assert (played.schedule.running, played.schedule.waiting) == (0, 0)
     for step in log:
         assert 0 < step.running <= load["settings"].max_sequences
         assert 0 < step.decodes + step.prompt_tokens <= load["settings"].batched_tokens
@@ -273,7 +273,7 @@ def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
     # The last token is read in any case, and with it its block.
     assert found == [0, 8, 8, 8 + 8]
     assert sequence.found_tokens == 8
-    assert (one.cached_tokens((7, 2, 8)), one.cached_tokens((8,))) == (8, 0)
+    assert (one.blocks.cached_tokens((7, 2, 8)), one.blocks.cached_tokens((8,))) == (8, 0)
     assert one.read_tokens == 4 * 12 - found[-1]
 
 
@@ -289,7 +289,7 @@ def test_sequences_that_begin_alike_hold_the_same_blocks() -> None:
     one.advance()
     assert [sequence.found_tokens for sequence in sequences] == [0] + 9 * [96]
     assert sum(sequence.preemptions for sequence in sequences) == 0
-    assert one.free_blocks == 50
+    assert one.blocks.free == 50
 
 
 @given(
@@ -303,9 +303,9 @@ def test_blocks_that_are_shared_are_all_given_back(requests: list[tuple[int, int
         prefix = tuple(10 * family + block for block in range(prompt // 8))
         one.advance(at_s)
         one.add(Sequence(arrival_s=at_s, prompt_tokens=prompt, output_tokens=answer, prefix=prefix))
-        assert 0 <= one.free_blocks <= kv_blocks
+        assert 0 <= one.blocks.free <= kv_blocks
     done = one.advance()
-    assert one.free_blocks == kv_blocks
+    assert one.blocks.free == kv_blocks
     assert len({sequence.last_token_s for sequence in done}) >= 1
     for sequence in done:
         assert sequence.found_tokens < sequence.prompt_tokens
