@@ -62,7 +62,7 @@ def _row(others: Verdict, given: dict[Column, Verdict]) -> dict[Column, Verdict]
     return row | given | ends
 
 
-# vllm/platforms/cuda.py supported_dtypes; deployments/vllm_engine.py engine_arguments on AVX2.
+# vllm/platforms/cuda.py supported_dtypes; deployments/replica_arguments.py on AVX2.
 _BF16 = _row(
     _yes(),
     {

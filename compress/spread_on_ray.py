@@ -16,7 +16,7 @@ from compress.spread import Spread
 from compress.steps import Tell
 from compress.teacher import ROWS, Lot
 from compress.training import Training
-from deployments.vllm_engine import EngineFailed
+from deployments.vllm_start import EngineFailed
 
 RETRIES = 5
 """So many times training goes on after a worker was lost, from its last checkpoint."""

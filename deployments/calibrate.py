@@ -17,7 +17,7 @@ from deployments.calibration_loads import Load, Point, decodes, joined, prompts
 from deployments.engine_process import EngineFacts
 from deployments.fleet import Model
 from deployments.timed_engine import TimedEngine, timed_engine
-from deployments.vllm_engine import EngineFailed
+from deployments.vllm_start import EngineFailed
 
 ROUNDS = 5
 """Times that each load is sent; its median counts. Before them comes one that doesn't."""

@@ -17,7 +17,8 @@ from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
 from deployments.gpu_watch import GpuWatch
 from deployments.link import EngineEnd
 from deployments.rank_check import Misplaced, check_ranks
-from deployments.vllm_engine import EngineFailed, VllmEngine
+from deployments.vllm_engine import VllmEngine
+from deployments.vllm_start import EngineFailed
 
 MARK = "[headrace] "
 """Begins the line of a failed start that is meant for the user."""

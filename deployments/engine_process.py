@@ -15,7 +15,8 @@ from typing import Any
 
 from deployments import parent_watch
 from deployments.fleet import Model
-from deployments.vllm_engine import EngineFailed, VllmEngine
+from deployments.vllm_engine import VllmEngine
+from deployments.vllm_start import EngineFailed
 
 ENDS_S = 20.0
 """For so long an engine may take to end before it is killed."""

@@ -11,7 +11,8 @@ from time import perf_counter
 from deployments.engine_process import EngineProcess, engine_process
 from deployments.fleet import Model
 from deployments.frames import Delta, Failure, Submit
-from deployments.vllm_engine import EngineFailed, VllmEngine
+from deployments.vllm_engine import VllmEngine
+from deployments.vllm_start import EngineFailed
 
 QUIET = 0.05
 """Share of the cores' time that other programs may take while a load is timed."""

@@ -1,7 +1,6 @@
-"""How is one vLLM engine started on this machine, asked, watched and ended?
+"""How is one vLLM engine asked, watched and ended?
 
-With vllm_app.py and resumption.py the one place that knows vLLM's inside. Written against vLLM 0.29.0. GPU paths follow
-its sources; they were not run.
+With the other files vllm_*.py and resumption.py the one place that knows vLLM's inside. Written against vLLM 0.29.0.
 """
 
 import os
@@ -9,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +16,26 @@ import psutil
 import routing
 from cluster import cores
 from deployments import vllm_app
-from deployments.call_tally import ABORTED
 from deployments.continuation import rest
 from deployments.fleet import Model
-from deployments.frames import Delta, Failure, Load, Submit
-from deployments.last_words import Said, one_line
-from deployments.quick_imports import begun_uncollected, uncollected
-from deployments.replica_arguments import engine_arguments, has_avx512, with_configs
+from deployments.frames import Failure, Load, Submit
+from deployments.last_words import one_line
 from deployments.resumption import Resumption
-from deployments.step_meter import StepMeter
+from deployments.vllm_outputs import Emit, putter, sampling_params
+from deployments.vllm_start import EngineFailed, Started, start
 
-FAILED = "error"
-"""Why vLLM ends a request that it could not serve; its own server answers that with 500 and the words used here."""
 READS_MORE = 64
 """Ended requests that are remembered beside as many as run."""
-
-LOGGING_SETTINGS = ("VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_CONFIG_PATH")
-
-Emit = Callable[[Delta | Failure], None]
-
-
-class EngineFailed(RuntimeError):
-    """The engine did not start, or died when it was asked; its text holds the engine's own words."""
 
 
 class VllmEngine:
     """One running engine. Made by `start`; every other method belongs to one event loop."""
 
-    def __init__(
-        self, engine: Any, meter: StepMeter, claim: cores.Claim | None, served: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, started: Started) -> None:
+        engine = started.engine
+        self._engine, self._meter, self._claim = engine, started.meter, started.claim
+        self._arguments = started.arguments
         config = engine.vllm_config
-        self._engine, self._meter, self._claim = engine, meter, claim
-        self._served = served or {}
         self.max_model_len: int = config.model_config.max_model_len
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.pools: bool = config.model_config.runner_type == "pooling"
@@ -79,42 +64,11 @@ class VllmEngine:
         `sharers`: engines that may run on this machine's cores at the same time (CPU only); `claims`: the folder in
         which they agree on cores.
         """
-        with uncollected(), begun_uncollected():
-            return cls._start(model, sharers, claims)
-
-    @classmethod
-    def _start(cls, model: Model, sharers: int, claims: Path | None) -> "VllmEngine":
-        quiet_environment()
-        _import_vllm()
-        from vllm import envs
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        cpu = current_platform.is_cpu()
-        claim = _bind_cores(model.ranks, sharers, claims) if cpu and claims is not None else None
-        arguments = engine_arguments(model, cpu=cpu, avx512=has_avx512())
-        meter = StepMeter()
-        logger: Any = meter.as_stat_logger
-        said = Said()
-        envs.disable_envs_cache()
-        try:
-            asked = AsyncEngineArgs(**with_configs(arguments, AsyncEngineArgs))
-            config = asked.create_engine_config(UsageContext.OPENAI_API_SERVER)
-            engine = AsyncLLM.from_vllm_config(config, stat_loggers=[logger], disable_log_stats=True)
-        except Exception as error:
-            raise EngineFailed(said.reason(error)) from error
-        # What vLLM does in its core only: looking variables up anew for every token is a tenth of this process.
-        envs.enable_envs_cache()
-        # vLLM adds its Prometheus recorder unasked; nobody can read it here.
-        manager: Any = engine.logger_manager
-        manager.stat_loggers = [meter]
-        return cls(engine, meter, claim, model.engine | vars(asked))
+        return cls(start(model, sharers=sharers, claims=claims))
 
     async def application(self) -> vllm_app.Application:
         """vLLM's own HTTP application over this engine."""
-        return await vllm_app.build(self._engine, self._served, self._meter.work_arrived, lambda: self._tell_death())
+        return await vllm_app.build(self._engine, self._arguments, self._meter.work_arrived, lambda: self._tell_death())
 
     async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
         """Hands a request to the engine; `emit` then gets its deltas, on this loop, until one with a finish.
@@ -136,7 +90,7 @@ class VllmEngine:
             return None
 
         self._reads[queue.request_id] = request.read_tokens
-        put = _putter(number, attempt, emit, partial(self._cut_off, queue.request_id))
+        put = putter(number, attempt, emit, partial(self._cut_off, queue.request_id))
         # The collector hands outputs over in the output handler's own turn: no task and no wake-up for each token.
         queue.put = put
         if (early := queue.get_nowait()) is not None:
@@ -150,11 +104,11 @@ class VllmEngine:
         prompt: dict[str, Any] = {"type": "token", "prompt_token_ids": request.prompt_ids + request.said_ids}
         if request.cache_salt is not None:
             prompt["cache_salt"] = request.cache_salt
-        whole = _sampling(asked, request.stream)
+        whole = sampling_params(asked, request.stream)
         self._meter.work_arrived()
         if not request.said_ids:
             return await self._engine.add_request(name, prompt, whole)
-        left = _sampling(rest(asked, len(request.said_ids)), request.stream)
+        left = sampling_params(rest(asked, len(request.said_ids)), request.stream)
         return await self._resumption.add_request(name, prompt, left, request, whole)
 
     async def cancel(self, key: str) -> None:
@@ -320,68 +274,6 @@ def _check_name() -> str:
     return f"check-{os.urandom(6).hex()}"
 
 
-def quiet_environment() -> None:
-    """Settings that vLLM reads at import; those already given stay."""
-    for name, value in (("VLLM_NO_USAGE_STATS", "1"), ("VLLM_LOGGING_LEVEL", "WARNING")):
-        os.environ.setdefault(name, value)
-    # Keys are the routers': vLLM's application would ask for this one, which never reaches it.
-    os.environ.pop("VLLM_API_KEY", None)
-
-
-def _import_vllm() -> None:
-    """Imports vLLM, which sets up logging in its own processes, but not in this one.
-
-    That would close the handlers of every logger there is, Serve's too: a replica without a log file is stopped by the
-    first controller that takes it over. What vLLM warns of goes to stderr all the same.
-    """
-    told = {name: os.environ.pop(name) for name in LOGGING_SETTINGS if name in os.environ}
-    os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
-    import_module("vllm.logger")
-    del os.environ["VLLM_CONFIGURE_LOGGING"]
-    os.environ |= told
-
-
-def _sampling(parameters: dict[str, Any], stream: bool) -> Any:
-    """vLLM's own form of sampling parameters. Raises what vLLM raises for wrong ones."""
-    from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-    kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
-    return SamplingParams.from_optional(**parameters, output_kind=kind, skip_clone=True)
-
-
-def _putter(number: int, attempt: int, emit: Emit, cut_off: Callable[[], None]) -> Callable[[Any], None]:
-    """Emits each output of a request's as deltas; an error is the core's death, which is told by `on_death`.
-
-    `cut_off()` is called instead where the core ends the request with no answer.
-    """
-
-    def put(output: Any) -> None:
-        if isinstance(output, Exception):
-            return
-        cached = output.num_cached_tokens or 0
-        for choice in output.outputs:
-            if choice.finish_reason == ABORTED:
-                cut_off()
-                return
-            if choice.finish_reason == FAILED:
-                emit(Failure(number, attempt, 500, "Internal server error"))
-                return
-            emit(
-                Delta(
-                    number,
-                    attempt,
-                    choice.index,
-                    choice.text,
-                    list(choice.token_ids),
-                    choice.finish_reason,
-                    choice.stop_reason,
-                    cached,
-                )
-            )
-
-    return put
-
-
 def _nothing() -> None:
     """There is nobody to tell."""
 
@@ -391,10 +283,3 @@ def _processes(engine: Any) -> list[psutil.Process]:
     manager = engine.engine_core.resources.engine_manager
     started = [psutil.Process(process.pid) for process in getattr(manager, "processes", ())]
     return [process for core in started for process in (core, *core.children(recursive=True))]
-
-
-def _bind_cores(ranks: int, sharers: int, folder: Path) -> cores.Claim:
-    usable = len(os.sched_getaffinity(0))
-    claim = cores.claim(max(ranks, usable // max(1, sharers)), folder=folder)
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores.binding(claim.cores, ranks)
-    return claim

@@ -88,7 +88,7 @@ def _warn_if_busy(hardware: Machine, steps: Steps) -> None:
 
 def _calibrated(model: Model, device: Device, sharers: int, check: bool, steps: Steps) -> Calibration:
     from deployments.calibrate import calibrate as measured
-    from deployments.vllm_engine import EngineFailed
+    from deployments.vllm_start import EngineFailed
 
     date = datetime.now(UTC).isoformat(timespec="seconds")
     try:

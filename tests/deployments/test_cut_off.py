@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.frames import Delta, Failure
-from deployments.vllm_engine import _putter
+from deployments.vllm_outputs import putter
 from tests.deployments.test_vllm_app import CALL, ROUTER, Link, Llm, application, output
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ def said_by_core(*finishes: str | None) -> Any:
 
 def test_of_a_text_nothing_more_is_said() -> None:
     said, cut = list[Delta | Failure](), list[bool]()
-    put = _putter(1, 0, said.append, lambda: cut.append(True))
+    put = putter(1, 0, said.append, lambda: cut.append(True))
     put(said_by_core(None, "stop"))
     assert not cut
     put(said_by_core("abort"))
@@ -35,7 +35,7 @@ def test_of_a_text_nothing_more_is_said() -> None:
 
 def test_one_that_the_engine_could_not_serve_failed() -> None:
     said = list[Delta | Failure]()
-    _putter(1, 0, said.append, lambda: None)(said_by_core("error"))
+    putter(1, 0, said.append, lambda: None)(said_by_core("error"))
     assert said == [Failure(1, 0, 500, "Internal server error")]
 
 
