@@ -250,16 +250,16 @@ def test_looking_on_changes_nothing(load: dict[str, Any], arrivals: list[Arrival
     for one, other in zip(alone, seen, strict=True):
         assert one.first_token_s == pytest.approx(other.first_token_s)
         assert one.last_token_s == pytest.approx(other.last_token_s)
-    assert watched.waiting_tokens == 0
+    assert watched.schedule.waiting_tokens == 0
 
 
 def test_who_sends_a_prompt_says_what_of_it_waits_to_be_read() -> None:
     one = Engine(settings(), kv_blocks=100, step=linear)
     for read_tokens in (0, 5):
         one.add(Sequence(arrival_s=0.0, prompt_tokens=12, output_tokens=1, read_tokens=read_tokens))
-    assert one.waiting_tokens == 12 + 5
+    assert one.schedule.waiting_tokens == 12 + 5
     one.advance()
-    assert one.waiting_tokens == 0
+    assert one.schedule.waiting_tokens == 0
 
 
 def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
@@ -269,12 +269,12 @@ def test_a_prompt_that_begins_as_another_did_is_read_from_there() -> None:
         sequence = Sequence(arrival_s=at_s, prompt_tokens=12, output_tokens=1, prefix=prefix)
         one.add(sequence)
         one.advance()
-        found.append(one.found_tokens)
+        found.append(one.schedule.found_tokens)
     # The last token is read in any case, and with it its block.
     assert found == [0, 8, 8, 8 + 8]
     assert sequence.found_tokens == 8
     assert (one.blocks.cached_tokens((7, 2, 8)), one.blocks.cached_tokens((8,))) == (8, 0)
-    assert one.read_tokens == 4 * 12 - found[-1]
+    assert one.schedule.read_tokens == 4 * 12 - found[-1]
 
 
 def test_sequences_that_begin_alike_hold_the_same_blocks() -> None:
