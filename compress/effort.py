@@ -27,6 +27,11 @@ AWQ_PASSES = 40
 ACTIVATION_BYTES = 17
 """Kept for the backward pass: times hidden width, bytes of a value and layers, for each token (Korthikanti et al.,
 arXiv 2205.05198, eq. 1: 34 bytes at 16 bits, without the attention scores that no fused kernel keeps)."""
+PASSES = {"float32": 9, "bfloat16": 6}
+"""What a block of a distillation takes, in forward passes at the speed above: three, each at a third or half of it
+(measured with AMX, one core, blocks of 512 tokens: 75 GFLOP/s in float32, 120 in bfloat16, casts included)."""
+TELL_S = 1e-7
+"""vLLM ranks the whole vocabulary for each token that it tells of: times tokens and vocabulary (measured, one core)."""
 FLOAT = 4
 """Bytes of a float32, in which most methods work."""
 
@@ -43,7 +48,7 @@ class Effort:
 def effort(shape: Shape, step: Step, text: Slice, flops_per_s: float) -> Effort:
     """For a step on a model of this shape (as it is before), with this much calibration text."""
     if isinstance(step, Distil):
-        flops, work_bytes = _training_flops(shape, step), step.workers * (PROCESS_BYTES + _training_bytes(shape, step))
+        flops, work_bytes = _training_flops(shape, step), _workers_bytes(shape, step)
     else:
         flops, work_bytes = _flops(shape, step, text), _work_bytes(shape, step, text)
     gate_flops = GATE_BLOCKS * GATE_TOKENS * shape.flops_per_token(GATE_TOKENS)
@@ -112,6 +117,8 @@ def _loops_s(shape: Shape, step: Step) -> float:
             return step.rounds * _weights(shape) * SORT_S_PER_WEIGHT
         case Mask(by="sparsegpt") | Quantize(by="gptq"):
             return COLUMN_S * sum(tensor.shape[1] for tensor in shape.maps)
+        case Distil():
+            return TELL_S * step.text.blocks * step.text.tokens * shape.vocabulary
         case _:
             return 0.0
 
@@ -148,9 +155,15 @@ def _recovery_bytes(shape: Shape, step: Mask, text: Slice) -> int:
 
 
 def _training_flops(shape: Shape, step: Distil) -> float:
-    """Each step as in a mask's recovery, and once the source's own pass, as if it were no larger: it is little."""
+    """Of the steps, and of the source's own pass, as if it were no larger: it is little."""
     block = step.text.tokens * shape.flops_per_token(step.text.tokens)
-    return block * (step.text.blocks + 2 * 3 * step.steps * step.batch_blocks)
+    return block * (step.text.blocks + PASSES[step.precision] * step.steps * step.batch_blocks)
+
+
+def _workers_bytes(shape: Shape, step: Distil) -> int:
+    """Alone it trains in the process that was counted; several have one each."""
+    each = _training_bytes(shape, step)
+    return each if step.workers == 1 else step.workers * (PROCESS_BYTES + each)
 
 
 def _training_bytes(shape: Shape, step: Distil) -> int:

@@ -175,6 +175,9 @@ class Distil(BaseModel):
     """How the rate goes on after the warm-up; a cosine ends at a tenth."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Part of the steps in which the rate rises."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: products are computed in it, weights and optimizer stay in float32. Faster where the hardware
+    multiplies it (GPUs, CPUs with AMX), slower elsewhere."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that share each step's blocks, each with a GPU or, where there is none, a core."""
     sharded: bool = False

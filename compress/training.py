@@ -96,7 +96,8 @@ def backward(model: nn.Module, job: Training, number: int, rank: int) -> float:
         lesson = teacher.lesson(job.lessons, block)
         with _together(model, place == len(mine)):
             # One block at a time: the logits of more would be most of the memory.
-            logits = model(lesson.tokens[None].to(device), use_cache=False).logits[0, :-1]
+            with torch.autocast(device.type, torch.bfloat16, enabled=job.step.precision == "bfloat16"):
+                logits = model(lesson.tokens[None].to(device), use_cache=False).logits[0, :-1]
             ids, said = lesson.ids.to(device), lesson.logprobs.to(device)
             loss = divergence(logits, ids, said, job.step.loss, job.step.temperature) / len(mine)
             loss.backward()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from compress.effort import PROCESS_BYTES, UNCERTAINTY, Effort, effort
+from compress.effort import FLOPS_PER_S_PER_CORE, PROCESS_BYTES, UNCERTAINTY, Effort, effort
 from compress.recipe import Slice, Step
 from compress.shape import Shape
 from tests.compress.decoders import decoder, decoders
@@ -72,6 +72,17 @@ def test_what_was_measured_on_one_core_lies_within_what_was_foreseen(
     foreseen = of(fields)
     assert measured_bytes < foreseen.memory_bytes < measured_bytes + PROCESS_BYTES
     assert measured_s / UNCERTAINTY < foreseen.seconds < measured_s * UNCERTAINTY
+
+
+def test_a_distillation_that_was_measured_lies_within_what_was_foreseen() -> None:
+    """The narrowed sample model as examples/recipes/distilled.yaml trains it, with AMX: peak memory of the process that
+    trains, and CPU seconds of it and of the source's engine.
+    """
+    narrow = decoder(layers=30, hidden=576, heads=9, kv_heads=3, head_dim=64, neurons=1152, vocabulary=49152)
+    fields = {"do": "distil", "steps": 120, "batch_blocks": 2, "precision": "bfloat16"}
+    foreseen = effort(narrow, STEP.validate_python(fields), Slice(), FLOPS_PER_S_PER_CORE["amx"])
+    assert 4.55e9 < foreseen.memory_bytes < 4.55e9 + PROCESS_BYTES
+    assert 1100 / UNCERTAINTY < foreseen.seconds < 1100 * UNCERTAINTY
 
 
 def test_recovery_needs_the_optimizer_in_memory() -> None:

@@ -68,9 +68,9 @@ def test_the_rate_rises_then_falls_and_never_leaves_its_bounds(steps: int, warmu
         assert rates[-1] == pytest.approx(training.LOWEST * step.learning_rate)
 
 
-@pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl"])
-def test_a_student_comes_nearer_to_its_teacher(loss: str, tmp_path: Path) -> None:
-    work = job(tmp_path, distil(loss=loss))
+@pytest.mark.parametrize("fields", [{}, {"loss": "reverse_kl"}, {"precision": "bfloat16"}])
+def test_a_student_comes_nearer_to_its_teacher(fields: dict[str, Any], tmp_path: Path) -> None:
+    work = job(tmp_path, distil(**fields))
     training.train(work, 0, unheard)
     curve = training_state.curve(work.folder)
     assert len(curve.loss) == len(curve.seconds) == 12
@@ -78,6 +78,16 @@ def test_a_student_comes_nearer_to_its_teacher(loss: str, tmp_path: Path) -> Non
     assert curve.seconds == sorted(curve.seconds)
     weights = load_file(work.folder / training.TRAINED)
     assert weights.keys() == dict(llama(layers=2).named_parameters()).keys()
+
+
+def test_products_in_bfloat16_move_the_loss_little_and_leave_weights_in_float32(tmp_path: Path) -> None:
+    ways = [job(tmp_path / name, distil(precision=name)) for name in ("float32", "bfloat16")]
+    for way in ways:
+        training.train(way, 0, unheard)
+    one, other = (training_state.curve(way.folder).loss for way in ways)
+    assert one != other
+    assert other == pytest.approx(one, rel=0.05)
+    assert {weight.dtype for weight in load_file(ways[1].folder / training.TRAINED).values()} == {torch.float32}
 
 
 def test_a_training_that_was_killed_ends_where_one_that_was_not_does(tmp_path: Path) -> None:
