@@ -1,6 +1,5 @@
 """A model made smaller as a user does it: what comes out is whole, checked, told honestly, and serves."""
 
-import os
 import random
 import signal
 import subprocess
@@ -8,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
@@ -17,8 +15,9 @@ from cluster.inventory import machine
 from compress import flow, kept, steps
 from compress.gate import GateFailed
 from compress.recipe import validate
-from compress.report import Report, load
-from headrace.fetching import cache_folder, resolve
+from compress.report import load
+from headrace.fetching import resolve
+from tests.e2e.compressing import all_ended, environment, lasting
 from tests.e2e.typed import free_port, headrace
 
 TIMEOUT_S = 900.0
@@ -34,15 +33,6 @@ calibration: {blocks: 4, tokens: 256}
 evaluation: {blocks: 4, tokens: 256}
 speed: {rounds: 5, batches: [2], output_tokens: 8, prompt_tokens: 64}
 """
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """The models that are here already, and everything else in a folder of its own."""
-    cache = folder / "cache"
-    cache.mkdir(exist_ok=True)
-    if not (cache / "models").exists():
-        (cache / "models").symlink_to(cache_folder() / "models")
-    return os.environ | {"HEADRACE_CACHE": str(cache), "HEADRACE_STATE": str(folder / "state")}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +86,7 @@ def test_the_same_recipe_again_takes_what_is_finished(artefact: Path, work: Path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     after = load(artefact)
-    assert _lasting(after) == _lasting(before)
+    assert lasting(after) == lasting(before)
 
 
 def test_an_engine_that_computes_something_else_is_refused_by_the_gate(tmp_path: Path) -> None:
@@ -150,31 +140,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_hashes(
             run.send_signal(signal.SIGKILL)
             run.wait()
             kills += 1
-        _all_ended(env)
+        all_ended(env)
     done = headrace(*command[3:], env=env, timeout_s=TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert _lasting(load(tmp_path / "tiny-smaller")) == _lasting(undisturbed)
+    assert lasting(load(tmp_path / "tiny-smaller")) == lasting(undisturbed)
     assert not list(tmp_path.glob(".*.partial"))
     record_property("kills", kills)
-
-
-def _all_ended(env: dict[str, str]) -> None:
-    """Waits until no process of a killed run is left: the keeper ends them."""
-    left = [process for process in psutil.process_iter() if _is_of(process, env)]
-    _, alive = psutil.wait_procs(left, timeout=60)
-    assert alive == []
-
-
-def _is_of(process: psutil.Process, env: dict[str, str]) -> bool:
-    try:
-        return process.environ().get("HEADRACE_CACHE") == env["HEADRACE_CACHE"] and process.pid != os.getpid()
-    except psutil.Error:
-        return False
-
-
-def _lasting(report: Report) -> dict[str, object]:
-    """What must be the same however often a run was interrupted: everything but seconds."""
-    steps = [step.model_dump(exclude={"seconds", "cpu_seconds"}) for step in report.steps]
-    lineage = report.lineage.model_dump(exclude={"made_at"})
-    quality = [quality.model_dump() for quality in report.quality if quality.executor == "transformers"]
-    return {"steps": steps, "lineage": lineage, "quality": quality, "size": report.size.model_dump()}
