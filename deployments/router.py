@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from deployments import decision_watch, tenants
+from deployments.ask_all import ask_all
 from deployments.controller import from_controller
 from deployments.declare import engine_name
 from deployments.desks import Desk
@@ -34,8 +35,6 @@ from deployments.variants import Served, Variants
 
 LOOK_S = 1.0
 """Seconds between two looks for new engine replicas."""
-ANSWER_S = 5.0
-"""Patience with replicas that should describe themselves."""
 
 log = logging.getLogger("ray.serve")
 
@@ -101,13 +100,7 @@ class Router:
         """Finds replicas that this router has no link to yet, for as long as it lives."""
         lane, handle = self._lanes[name], self._engines[name]
         while True:
-            try:
-                found = await asyncio.wait_for(_describe(handle, self._keys[0]), ANSWER_S)
-                for facts in found:
-                    if facts["replica"] not in lane.replicas:
-                        self._join(lane, facts)
-            except Exception as error:  # no replica yet, or one died just now: look again
-                log.debug("%s: %s", name, error)
+            await ask_all(handle, "describe", self._keys[0], tell=partial(self._join, lane), log=log.debug)
             await asyncio.sleep(LOOK_S)
 
     async def _watch_decisions(self, url: str | None) -> None:
@@ -115,13 +108,11 @@ class Router:
         await decision_watch.watch(from_controller, keep, self._metrics.scaling.decided, log.warning)
 
     def _join(self, lane: Lane, facts: dict[str, Any]) -> None:
+        if facts["replica"] in lane.replicas:
+            return
         log.info("%s: replica %s at %s", lane.model, facts["replica"], facts["address"])
         connect = partial(RouterEnd, address=facts["address"], engine_key=facts["key"], keys=self._keys)
         lane.join(Replica(facts["replica"], facts), connect)
-
-
-async def _describe(handle: DeploymentHandle, key: bytes) -> list[dict[str, Any]]:
-    return await handle.broadcast("describe", key).results_async()
 
 
 def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
