@@ -12,6 +12,8 @@ from deployments.manifests.places import Place
 
 AFTER_S = 60
 """What a pod gets beside the deadline of its drain."""
+REPLACED_S = 600
+"""What replicas elsewhere get to start. Serve ends at once what has no more time left than its own end may take."""
 ROUTERS = "routers"
 
 
@@ -37,6 +39,11 @@ def drain_s(router: RouterSettings) -> int:
     return math.ceil(declare.grace_s(router))
 
 
+def notice_s(router: RouterSettings) -> int:
+    """How long before its end Ray hears that a pod goes: then its replicas are replaced first, and finish after."""
+    return REPLACED_S + drain_s(router)
+
+
 def _engine_group(size: int, place: Place) -> str:
     return f"engines-{size}{'gpu' if place.gpus else 'cpu'}"
 
@@ -45,7 +52,7 @@ def _routers(fleet: Fleet, place: Place, fetched: Mapping[str, str]) -> dict[str
     router = fleet.router
     container = pods.worker(
         pods.probe("/ready", SERVE, seconds=2, times=2),
-        drain_s=drain_s(router),
+        notice_s=notice_s(router),
         env=[pods.store_password()] if fleet.store.url else (),
         ports=[_port(SERVE, router.port), _port("metrics", METRICS)],
         resources=pods.resources(cpu=2, memory_gib=6) if place.gpus else pods.resources(cpu=1, memory_gib=4),
@@ -72,7 +79,7 @@ def _engines(fleet: Fleet, place: Place, size: int, fetched: Mapping[str, str]) 
     )
     container = pods.worker(
         pods.probe(pods.RAYLET, AGENT, seconds=5, times=3),
-        drain_s=drain_s(fleet.router),
+        notice_s=notice_s(fleet.router),
         ports=[_port("metrics", METRICS)],
         resources=amount,
     )
@@ -88,7 +95,7 @@ def _engines(fleet: Fleet, place: Place, size: int, fetched: Mapping[str, str]) 
 def _spec(container: dict[str, Any], sources: Sequence[str], place: Place, router: RouterSettings) -> dict[str, Any]:
     return {
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": drain_s(router) + AFTER_S,
+        "terminationGracePeriodSeconds": notice_s(router) + AFTER_S,
         "initContainers": pods.fetching(list(dict.fromkeys(sources))),
         "containers": [container],
         "volumes": pods.volumes(place),

@@ -129,21 +129,21 @@ def store_password() -> dict[str, Any]:
     }
 
 
-def worker(ready: dict[str, Any], *, drain_s: int, env: Sequence[dict[str, Any]] = (), **more: Any) -> dict[str, Any]:
+def worker(ready: dict[str, Any], *, notice_s: int, env: Sequence[dict[str, Any]] = (), **more: Any) -> dict[str, Any]:
     """The container of a worker."""
     return container(
         "ray-worker",
         # Models are local by now; engines need nothing from outside.
         env=[{"name": "HF_HUB_OFFLINE", "value": "1"}, *env],
         volumeMounts=[*TEMPORARY, MODELS],
-        lifecycle={"preStop": {"exec": {"command": ["/bin/sh", "-c", leaving(drain_s)]}}},
+        lifecycle={"preStop": {"exec": {"command": ["/bin/sh", "-c", leaving(notice_s)]}}},
         readinessProbe=ready,
         **alive(RAYLET, AGENT),
         **more,
     )
 
 
-def leaving(drain_s: int) -> str:
+def leaving(notice_s: int) -> str:
     """What a worker does first when its pod is to go.
 
     Serve moves the replicas of a draining node elsewhere and lets them finish; then the node ends by itself. Without
@@ -151,7 +151,7 @@ def leaving(drain_s: int) -> str:
     """
     return (
         "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod is being terminated' "
-        f"--deadline-remaining-seconds {drain_s} && sleep infinity"
+        f"--deadline-remaining-seconds {notice_s} && sleep infinity"
     )
 
 
