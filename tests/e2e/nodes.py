@@ -5,6 +5,7 @@ Network namespaces on one bridge, with a raylet in each; root and iproute2 are n
 """
 
 import ctypes
+import json
 import os
 import secrets
 import shutil
@@ -19,11 +20,18 @@ from pathlib import Path
 
 from cluster.processes import identify
 
-RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block")
+RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
+START = (*RAY, "start", "--block")
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 NET = "10.213.7"
 """Of which the machines have addresses: nothing but them is reached there."""
+HUB = f"{NET}.200"
+"""Where the test itself is among them."""
 PATIENCE_S = 120.0
+HEADLESS_S = 600
+"""For so long a raylet waits for a head that is gone; Ray's own 60 s would end it, and all that it carries."""
+DROPS = "4,32 0 0 4294963256,37 1 0 {below},6 0 0 65538,6 0 0 0"
+"""Classic BPF: a random number that is not above `below` takes a packet to class 1:2."""
 CLONE_NEWNET = 0x40000000
 
 
@@ -31,7 +39,7 @@ def why_not() -> str | None:
     """Why this machine can't do that; None where it can."""
     if os.geteuid() != 0:
         return "making network namespaces needs root"
-    missing = [name for name in ("ip", "unshare", "nsenter", "mount", "taskset") if shutil.which(name) is None]
+    missing = [name for name in ("ip", "tc", "unshare", "mount", "taskset") if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} (iproute2, util-linux) is not installed"
     probe = f"hr{secrets.token_hex(2)}"
@@ -53,8 +61,9 @@ class Machine:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: list[str], *, folder: Path, core: int, env: dict[str, str]) -> None:
-        """Runs a command there, with its own folder as /tmp/headrace-UID, and leaves it running."""
+        """Runs a command there, and leaves it running. Its /tmp/headrace-UID is `folder`, empty as a new machine's."""
         own = f"/tmp/headrace-{os.getuid()}"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         Path(own).mkdir(mode=0o700, exist_ok=True)
         inside = f'mount --bind {folder} {own} && exec taskset --cpu-list {core} "$@"'
@@ -75,6 +84,32 @@ class Machine:
     def plug(self) -> None:
         """Puts the cable back."""
         _ip("-n", self.hub, "link", "set", self.cable, "up")
+
+    def spoil(self, *, lost: float, mbit_s: float) -> None:
+        """Of what comes to it by its cable a share is lost, and the rest is slow. Kernels without netem can do that."""
+        for words in (
+            "qdisc add dev {} root handle 1: htb default 1",
+            f"class add dev {{}} parent 1: classid 1:1 htb rate {mbit_s}mbit quantum 2000",
+            f"class add dev {{}} parent 1: classid 1:2 htb rate {mbit_s}mbit quantum 2000",
+            "qdisc add dev {} parent 1:2 handle 2: pfifo limit 0",
+        ):
+            _tc(self.hub, *words.format(self.cable).split())
+        code = DROPS.format(below=int(lost * 2**32))
+        _tc(self.hub, *f"filter add dev {self.cable} parent 1: bpf bytecode".split(), code)
+
+    def mend(self) -> None:
+        """Its cable is as good as new."""
+        _tc(self.hub, "qdisc", "del", "dev", self.cable, "root")
+
+    def lost_packets(self) -> int:
+        """On its spoilt cable."""
+        told = subprocess.run(
+            ["tc", "-n", self.hub, "-s", "-j", "qdisc", "show", "dev", self.cable],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return sum(one["drops"] for one in json.loads(told.stdout) if one["kind"] == "pfifo")
 
     def kill(self) -> None:
         """Pulls the cable and takes the power: no word of it reaches others."""
@@ -138,7 +173,7 @@ def machines(folder: Path) -> Iterator[Machines]:
     _ip("netns", "add", made.hub)
     try:
         _ip("-n", made.hub, "link", "add", "bridge", "type", "bridge")
-        _ip("-n", made.hub, "address", "add", f"{NET}.200/24", "dev", "bridge")
+        _ip("-n", made.hub, "address", "add", f"{HUB}/24", "dev", "bridge")
         for device in ("lo", "bridge"):
             _ip("-n", made.hub, "link", "set", device, "up")
         with _inside(made.hub):
@@ -170,7 +205,7 @@ def _inside(namespace: str) -> Iterator[None]:
 def ray_head(machine: Machine, *, folder: Path, core: int, env: dict[str, str]) -> None:
     """Ray's head there, which runs no replicas and keeps its tables in a file."""
     command = [
-        *RAY,
+        *START,
         "--head",
         f"--port={GCS_PORT}",
         f"--dashboard-host={machine.address}",
@@ -185,8 +220,17 @@ def ray_head(machine: Machine, *, folder: Path, core: int, env: dict[str, str]) 
 
 def ray_node(machine: Machine, head: Machine, *, folder: Path, core: int, cpus: int, env: dict[str, str]) -> None:
     """A raylet that joins."""
-    command = [*RAY, f"--address={head.address}:{GCS_PORT}", *_node(machine, cpus=cpus)]
-    machine.start(command, folder=folder / "own", core=core, env=env)
+    command = [*START, f"--address={head.address}:{GCS_PORT}", *_node(machine, cpus=cpus)]
+    waits = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(HEADLESS_S)}
+    machine.start(command, folder=folder / "own", core=core, env=env | waits)
+
+
+def drain(head: Machine, node_id: str, *, notice_s: int, env: dict[str, str]) -> None:
+    """Tells Ray that a node will be taken away so soon. Raises CalledProcessError when it won't hear of it."""
+    words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "it is needed elsewhere"]
+    words += ["--node-id", node_id, "--deadline-remaining-seconds", str(notice_s)]
+    command = [*RAY, "drain-node", "--address", f"{head.address}:{GCS_PORT}", *words]
+    subprocess.run(command, env=env, check=True, capture_output=True, text=True)
 
 
 def _node(machine: Machine, *, cpus: int) -> list[str]:
@@ -213,3 +257,7 @@ def until(happened: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) 
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
+
+
+def _tc(namespace: str, *words: str) -> None:
+    subprocess.run(["tc", "-n", namespace, *words], check=True)
