@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,11 +159,12 @@ class Machines:
         return machine
 
     def close(self) -> None:
-        """Ends them all; nothing stays."""
-        for machine in self.by_name.values():
-            machine.end()
-            _ip("netns", "del", machine.namespace)
-        _ip("netns", "del", self.hub)
+        """Ends them all; nothing stays, even when one of them won't end."""
+        with ExitStack() as ending:
+            ending.callback(_ip, "netns", "del", self.hub)
+            for machine in self.by_name.values():
+                ending.callback(_ip, "netns", "del", machine.namespace)
+                ending.callback(machine.end)
 
 
 @contextmanager
