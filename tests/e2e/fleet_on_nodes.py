@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,14 @@ class Cluster:
 
     def start_node(self, name: str, core: int) -> None:
         ray_node(self.machine(name), self.machine("head"), folder=self.folder / name, core=core, cpus=2, env=self.env)
+
+    def joined(self, *names: str) -> bool:
+        """Whether Ray has these machines."""
+        try:
+            found = {node.name.split()[0] for node in self.rest.nodes()}
+        except (httpx.HTTPError, KeyError, TypeError, ValueError):
+            return False
+        return {self.machine(name).address for name in names} <= found
 
     def drain(self, name: str, notice_s: int) -> None:
         """Ray hears that this machine will be taken away. It carries something."""
@@ -142,16 +150,16 @@ def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}) -> Iterator[Clus
             made.add(name)
         routers = {name: f"{made.by_name[name].address}:{PORT}" for name in ("a", "b", "c")}
         rest = ServeRest(f"http://{made.by_name['head'].address}:{DASHBOARD_PORT}", TOKEN)
-        with balancer(folder, HUB, routers) as balanced:
+        with closing(rest), balancer(folder, HUB, routers) as balanced:
             cluster = Cluster(made, folder, chosen | ours | extra, rest, balanced)
             cluster.start_head()
             for core, name in enumerate(("a", "b")):
                 cluster.start_node(name, core)
+            until(lambda: cluster.joined("a", "b"), "two machines in Ray")
             done = cluster.deploy()
             assert done.returncode == 0, done.stdout + done.stderr
             until(cluster.is_whole, "both engines at both routers")
             yield cluster
-        rest.close()
 
 
 @dataclass

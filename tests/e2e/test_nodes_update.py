@@ -51,7 +51,7 @@ def test_a_machine_taken_away_after_a_short_notice_cuts_nothing(
 ) -> None:
     """What lies there ends at once; then it starts elsewhere. Half of the streams come by that machine's router."""
     cluster.start_node("c", core=1)
-    until(lambda: len(cluster.rest.nodes()) == 4, "another machine")
+    until(lambda: cluster.joined("c"), "another machine")
     assert cluster.places(ROUTERS) == {"a", "b"}
     by_both = [cluster.url("a"), cluster.url("b")]
     assert asyncio.run(streams(by_both, lambda: cluster.drain("b", SHORT_S))) == undisturbed
@@ -69,7 +69,7 @@ def test_a_machine_taken_away_after_a_long_notice_is_replaced_before(
     (leaving,) = cluster.places(ENGINES) - {"a"}
     arriving = "c" if leaving == "b" else "b"
     cluster.start_node(arriving, core=1)
-    until(lambda: len(cluster.rest.nodes()) == 4, "another machine")
+    until(lambda: cluster.joined(arriving), "another machine")
     load, serving = Load(streams=2, quick=2), set[int]()
 
     def moved() -> bool:
