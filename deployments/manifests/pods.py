@@ -146,12 +146,13 @@ def worker(ready: dict[str, Any], *, notice_s: int, env: Sequence[dict[str, Any]
 def leaving(notice_s: int) -> str:
     """What a worker does first when its pod is to go.
 
-    Serve moves the replicas of a draining node elsewhere and lets them finish; then the node ends by itself. Without
-    this a SIGTERM ends Ray and every stream at once.
+    Serve moves the replicas of a draining node elsewhere and lets them finish; then its raylet ends by itself. Not so
+    `ray start --block`, which would hold the pod, and its GPUs, until the end of the grace: the pod is to go then.
+    Without this a SIGTERM ends Ray and every stream at once.
     """
     return (
         "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod is being terminated' "
-        f"--deadline-remaining-seconds {notice_s} && sleep infinity"
+        f"--deadline-remaining-seconds {notice_s} && while grep -qsx raylet /proc/[0-9]*/comm; do sleep 1; done"
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.processes import identify
+from cluster.processes import Process, command_line, identify
 
 RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
 START = (*RAY, "start", "--block")
@@ -130,10 +130,17 @@ class Machine:
         if self.process is not None:
             self.process.wait()
 
+    def carries_ray(self) -> bool:
+        """Whether its raylet runs. `ray start --block` goes on without one that has ended well."""
+        return any(command_line(one).split(" ")[0].endswith("/raylet") for one in self._processes())
+
     def pids(self) -> list[int]:
         """Of all its live processes."""
+        return [one.pid for one in self._processes()]
+
+    def _processes(self) -> list[Process]:
         listed = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
-        return [pid for pid in map(int, listed.stdout.split()) if identify(pid) is not None]
+        return [one for pid in listed.stdout.split() if (one := identify(int(pid))) is not None]
 
 
 @dataclass

@@ -55,7 +55,8 @@ def test_a_machine_taken_away_after_a_short_notice_cuts_nothing(
     assert cluster.places(ROUTERS) == {"a", "b"}
     by_both = [cluster.url("a"), cluster.url("b")]
     assert asyncio.run(streams(by_both, lambda: cluster.drain("b", SHORT_S))) == undisturbed
-    gone_s = until(lambda: not cluster.machine("b").pids(), "its end by itself", SHORT_S + 30)
+    gone_s = until(lambda: not cluster.machine("b").carries_ray(), "its end by itself", SHORT_S + 30)
+    cluster.machine("b").kill()
     record_property("a machine ended by itself, s after its last answer", round(gone_s))
     replaced_s = until(cluster.is_whole, "what lay there on another", STARTS_S)
     record_property("what lay there serves on another, s after that", round(replaced_s))
@@ -68,6 +69,7 @@ def test_a_machine_taken_away_after_a_long_notice_is_replaced_before(
 ) -> None:
     (leaving,) = cluster.places(ENGINES) - {"a"}
     arriving = "c" if leaving == "b" else "b"
+    cluster.machine(arriving).plug()
     cluster.start_node(arriving, core=1)
     until(lambda: cluster.joined(arriving), "another machine")
     load, serving = Load(streams=2, quick=2), set[int]()
@@ -75,7 +77,7 @@ def test_a_machine_taken_away_after_a_long_notice_is_replaced_before(
     def moved() -> bool:
         if found := cluster.replicas(ENGINES):
             serving.add(sum(one["state"] in ("RUNNING", "PENDING_MIGRATION") for one in found))
-        return not cluster.machine(leaving).pids() and cluster.is_whole()
+        return not cluster.machine(leaving).carries_ray() and cluster.is_whole()
 
     async def used() -> None:
         async with under(load, cluster.balanced, stream_tokens=ANSWER_TOKENS):
