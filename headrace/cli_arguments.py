@@ -1,0 +1,26 @@
+"""Which arguments mean the same in several commands?"""
+
+from typing import Annotated
+
+import typer
+
+Key = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HEADRACE_API_KEY", help="Key of a tenant, where there are tenants. Others can see command lines."
+    ),
+]
+Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
+]
+TokenFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Ray's token. Default: as Ray finds it (~/.ray/auth_token).")
+]
+FleetOrModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FLEET.YAML|MODEL",
+        help="A fleet file, or a model: smollm2, tiny, minilm, a folder, owner/name. Default: ./fleet.yaml.",
+    ),
+]
