@@ -69,6 +69,8 @@ def run(
     window_tokens: the longest item that the scorer takes; None: any. Raises FileError (a task can't be used, or an
     item is too long) and TextTooShort (from a Continuation).
     """
+    if not sources:
+        return {}
     with TemporaryDirectory(prefix="headrace-tasks-") as folder, _quiet():
         files = _load_all(sources, Path(folder))
         bridge = _Bridge(scorer, tokenizer, window_tokens, report)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -14,6 +14,8 @@ from headrace.authorities import authorities
 CHAT = "/v1/chat/completions"
 KEY_VARIABLE = "HEADRACE_API_KEY"
 """Holds the key of a tenant, for endpoints that ask for one."""
+VARIANT = "x-headrace-variant"
+"""Header that names which form of the model an answer is from."""
 POOLED = {"embed": "/v1/embeddings", "classify": "/classify"}
 """Where a model that gives no text is asked, by what it gives; /pooling for all else."""
 
@@ -31,6 +33,9 @@ class Answer:
     """Seconds from the question to the first text."""
     last_s: float = 0.0
     tokens: int = 0
+    prompt_tokens: int = 0
+    variant: str | None = None
+    """Which one answered, where the model has any."""
 
     @property
     def figures(self) -> str:
@@ -79,19 +84,26 @@ def one_question(model: str, question: str) -> dict[str, Any]:
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 128}
 
 
-def stream(url: str, request: dict[str, Any], answer: Answer, key: str | None = None) -> Iterator[str]:
+def stream(
+    url: str,
+    request: dict[str, Any],
+    answer: Answer,
+    key: str | None = None,
+    headers: Mapping[bytes, bytes] | None = None,
+) -> Iterator[str]:
     """Sends a chat request; yields text as it comes, and fills `answer` meanwhile. Raises AnswerFailed."""
+    who = {**authorization(key), **(headers or {})}
     body = {**request, "stream": True, "stream_options": {"include_usage": True}}
     start_s = monotonic()
     try:
-        for event in _events(url, body, key):
+        for event in _events(url, body, answer, who):
             if text := _text(event):
                 answer.last_s = monotonic() - start_s
                 answer.first_s = answer.last_s if answer.first_s is None else answer.first_s
                 answer.text += text
                 yield text
             if usage := event.get("usage"):
-                answer.tokens = usage["completion_tokens"]
+                answer.tokens, answer.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
     except httpx.HTTPError as error:
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
 
@@ -123,12 +135,13 @@ def curl(url: str, request: Sample | None, *, needs_key: bool = False) -> str:
     return f"curl {url}{request.path}{who} -H 'Content-Type: application/json' -d {body}"
 
 
-def _events(url: str, body: dict[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
+def _events(url: str, body: dict[str, Any], answer: Answer, headers: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
     http = httpx.Client(timeout=httpx.Timeout(10.0, read=600.0), trust_env=False, verify=authorities(url))
-    with http, http.stream("POST", f"{url}{CHAT}", json=body, headers=authorization(key)) as answer:
-        if answer.status_code != 200:
-            raise AnswerFailed(_refusal(answer.read(), answer.status_code))
-        for line in answer.iter_lines():
+    with http, http.stream("POST", f"{url}{CHAT}", json=body, headers=headers) as reply:
+        if reply.status_code != 200:
+            raise AnswerFailed(_refusal(reply.read(), reply.status_code))
+        answer.variant = reply.headers.get(VARIANT)
+        for line in reply.iter_lines():
             data = line.removeprefix("data: ")
             if data == line or data == "[DONE]":
                 continue

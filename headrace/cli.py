@@ -6,12 +6,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from headrace import cli_fleet, cli_models
-from headrace.cli_arguments import FleetOrModel
+from headrace.cli_arguments import FleetOrModel, Name
 from headrace.failure import Failure
 from headrace.schema import What
 
 app = typer.Typer(
     help="Serve large language models on a Ray cluster.\n\n"
+    "  headrace tour\n\n"
     "  headrace serve smollm2 --ask 'Who wrote Hamlet?'\n\n"
     "  headrace init && headrace serve fleet.yaml --detach",
     no_args_is_help=True,
@@ -46,6 +47,24 @@ def main() -> NoReturn:
 def _complain(text: str) -> None:
     for line in text.splitlines():
         print(f"headrace: {line}", file=sys.stderr)
+
+
+@app.command()
+def tour(
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of what it makes.")] = "headrace-tour",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the endpoint.")] = 8000,
+    keep: Annotated[bool, typer.Option("--keep", help="Serve on after the last step, until Ctrl-C.")] = False,
+    name: Name = "tour",
+) -> None:
+    """See all of it in ten minutes: plan, compress, serve, ask and simulate the sample model, step by step.
+
+    \b
+    headrace tour
+    headrace tour --out /tmp/tour --port 8001 --keep
+    """
+    from headrace.tour import Options, tour
+
+    tour(Options(out=out, port=port, keep=keep, name=name))
 
 
 @app.command()

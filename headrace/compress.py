@@ -63,6 +63,11 @@ def compress(what: list[str], *, goal: str | None, out: Path, only_look: bool) -
     jobs = _looked_ahead(what, goal, here, steps)
     if only_look:
         return
+    make(jobs, here, out, steps)
+
+
+def make(jobs: list[Job], here: Machine, out: Path, steps: Steps) -> None:
+    """Carries all of them out, side by side as far as there is room. Raises Failure."""
     try:
         with task_ray(here, steps):
             failed = _carry_out(jobs, here, out, steps)
@@ -80,12 +85,12 @@ def _out(given: str | None) -> Path:
 def _looked_ahead(what: list[str], goal: str | None, here: Machine, steps: Steps) -> list[Job]:
     """Every recipe with its preflight, which is shown. Raises Failure when one of them can't work."""
     jobs, problems = [], []
-    parents = {what[0]: _fetched(what[0], steps)} if goal else {}
+    parents = {what[0]: fetched(what[0], steps)} if goal else {}
     for recipe in recipes.meant(what, goal, _layers(parents.get(what[0]))):
         if any(recipe.name == job.recipe.name for job in jobs):
             problems.append(f"{recipe.name}: two recipes have this name")
         if recipe.source not in parents:
-            parents[recipe.source] = _fetched(recipe.source, steps)
+            parents[recipe.source] = fetched(recipe.source, steps)
         parent = parents[recipe.source]
         try:
             foreseen = preflight(recipe, parent, here)
@@ -93,13 +98,14 @@ def _looked_ahead(what: list[str], goal: str | None, here: Machine, steps: Steps
             raise bad_input(f"{recipe.name}: {error}") from None
         problems += [f"{recipe.name}: {problem}" for problem in foreseen.problems]
         jobs.append(Job(recipe=recipe, parent=parent, foreseen=foreseen))
-        steps.say(_foresight(recipe, foreseen))
+        steps.say(foresight(recipe, foreseen))
     if problems:
         raise bad_input("\n".join(problems))
     return jobs
 
 
-def _fetched(source: str, steps: Steps) -> Path:
+def fetched(source: str, steps: Steps) -> Path:
+    """The checkpoint that a recipe begins with. Raises Failure."""
     try:
         with shown_on(steps.console) as progress:
             return resolve(source, progress=progress)
@@ -113,7 +119,8 @@ def _layers(parent: Path | None) -> int | None:
     return None if parent is None else read(parent).layers
 
 
-def _foresight(recipe: Recipe, foreseen: Preflight) -> str:
+def foresight(recipe: Recipe, foreseen: Preflight) -> str:
+    """What would come out, and what it takes."""
     before, after = foreseen.parent, foreseen.result
     least, most = foreseen.seconds / foreseen.seconds_within, foreseen.seconds * foreseen.seconds_within
     return (

@@ -2,12 +2,10 @@
 
 import os
 import secrets
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
 import httpx
 
@@ -25,6 +23,7 @@ from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
 from headrace.folders import run_folder, runs_folder, store_file
+from headrace.interrupts import signals_interrupt
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
@@ -55,35 +54,43 @@ class Wish:
 
 def serve(wish: Wish, steps: Steps) -> None:
     """Serves until a signal comes; then nothing is left. Raises Failure, KeyboardInterrupt (before ready)."""
-    try:
-        with _signals_interrupt(), runs.claim(runs_folder(), wish.name):
-            leftovers.sweep(wish.name, steps)
-            with _recorded(wish) as run:
-                check_port(wish.fleet.router)
-                hardware = machine()
-                fleet = stored(settled(fetched(wish.fleet, steps), hardware), wish.name)
-                check_hardware(fleet, hardware)
-                with local_ray(run, fleet, hardware, steps) as live:
-                    _deploy(live, fleet, steps)
-                    _serve(live, wish, steps)
-    except runs.NameTaken:
-        raise _taken(wish.name) from None
+    with started(wish.fleet, wish.name, steps) as live:
+        _serve(live, wish, steps)
 
 
 @contextmanager
-def _recorded(wish: Wish) -> Iterator[Run]:
+def started(wanted: Fleet, name: str, steps: Steps) -> Iterator[Live]:
+    """A fleet that answers as long as the block runs; then nothing of it is left. Raises Failure, KeyboardInterrupt."""
+    try:
+        with signals_interrupt(), runs.claim(runs_folder(), name):
+            leftovers.sweep(name, steps)
+            with _recorded(wanted, name) as run:
+                check_port(wanted.router)
+                hardware = machine()
+                fleet = stored(settled(fetched(wanted, steps), hardware), name)
+                check_hardware(fleet, hardware)
+                with local_ray(run, fleet, hardware, steps) as live:
+                    _deploy(live, fleet, steps)
+                    live.serving = True
+                    yield live
+    except runs.NameTaken:
+        raise taken(name) from None
+
+
+@contextmanager
+def _recorded(fleet: Fleet, name: str) -> Iterator[Run]:
     """Keeps a record of the run as long as the block runs."""
     driver = identify(os.getpid())
     if driver is None:
         raise Failure("this process can't see itself in /proc: is /proc mounted?")
-    router, run_id = wish.fleet.router, secrets.token_hex(4)
+    router, run_id = fleet.router, secrets.token_hex(4)
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(router.host, router.host)
     run = Run(
-        name=wish.name,
+        name=name,
         id=run_id,
         driver=driver,
         url=f"http://{host}:{router.port}",
-        models=tuple(engine.name for engine in wish.fleet.engines),
+        models=tuple(engine.name for engine in fleet.engines),
         folder=str(run_folder(run_id)),
         log=os.environ.get(LOG_VARIABLE),
         started_at_s=time.time(),
@@ -148,7 +155,6 @@ def _answers(url: str) -> bool:
 
 
 def _serve(live: Live, wish: Wish, steps: Steps) -> None:
-    live.serving = True
     try:
         request = _sample(live, wish)
         if wish.question is not None and request is not None:
@@ -186,22 +192,10 @@ def _ask(live: Live, wish: Wish, request: ask.Sample, steps: Steps) -> None:
     steps.say(f"\n  {answer.figures}")
 
 
-def _taken(name: str) -> Failure:
+def taken(name: str) -> Failure:
+    """What is said where a run of this name lives."""
     run = runs.read(runs_folder(), name)
     who = f"pid {run.driver.pid}, {run.url}" if run else "just starting"
     return Failure(
         f"run {name!r} is live ({who}): `headrace stop --name {name}` ends it, --name starts another beside it"
     )
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a run as Ctrl-C does; under nohup a closed terminal does not."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    yield

@@ -16,10 +16,8 @@ ABSENT = "-"
 
 def show(result: Result, console: Console) -> None:
     """Prints the plan: what was asked, all side by side where there are several, the best one in full."""
-    _head(result, console)
+    show_side_by_side(result, console)
     if len(result.answers) > 1:
-        console.print(_side_by_side(result))
-        console.print(Text(_legend(result), "dim"))
         console.print()
     found, why = best(result.answers)
     _in_full(result, found, why if len(result.answers) > 1 else "", console)
@@ -31,6 +29,14 @@ def show(result: Result, console: Console) -> None:
         console.print()
     for note in result.notes:
         console.print(Text(f"! {note}", "yellow"))
+
+
+def show_side_by_side(result: Result, console: Console) -> None:
+    """Prints what was asked, and the answers in a table where there are several."""
+    _head(result, console)
+    if len(result.answers) > 1:
+        console.print(_side_by_side(result))
+        console.print(Text(_legend(result), "dim"))
 
 
 def _head(result: Result, console: Console) -> None:

@@ -38,8 +38,7 @@ def serve(
         raise bad_input("--once goes with --ask: what should be asked?")
     if once and detach:
         raise bad_input("--once ends after the answer, --detach goes on: take one of them")
-    if not RUN_NAME.fullmatch(name):
-        raise bad_input(f"--name: should be letters, digits, '.', '_' and '-', got {name!r}")
+    check_run_name(name)
     fleet = fleet_for(what, engine, port=port, host=host, advise=advise)
     key = key_for(fleet, key, asks=question is not None)
     steps = Steps(Console(highlight=False))
@@ -53,6 +52,12 @@ def serve(
 
         os.environ.pop(KEY_VARIABLE, None)  # it is no business of engines
         drive(Wish(fleet=fleet, name=name, question=question, once=once, key=key), steps)
+
+
+def check_run_name(name: str) -> None:
+    """Raises Failure for what can't name a run."""
+    if not RUN_NAME.fullmatch(name):
+        raise bad_input(f"--name: should be letters, digits, '.', '_' and '-', got {name!r}")
 
 
 def fleet_for(

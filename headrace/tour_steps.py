@@ -1,0 +1,188 @@
+"""What does each step of a tour do and show? By the very functions of the commands; figures are returned as values."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from cluster.inventory import Machine
+from compress import recipe as recipes
+from compress.preflight import preflight
+from compress.report import Report, load
+from headrace import ask, compress, plan, plan_asked, plan_table, simulate, simulate_asked, simulate_table, tour_prompts
+from headrace.compress import Job
+from headrace.failure import Failure, bad_input
+from headrace.local_ray import Live
+from headrace.plan_words import best, name, number, replicas, time
+from headrace.report_words import headline
+from headrace.steps import Steps
+from headrace.tour_files import MODEL, TourFolder, recipe, trace
+
+Found = TypeVar("Found")
+Figures = dict[str, Any]
+SCHEME = "w8a8"
+PLAN = plan_asked.Options(
+    source=MODEL,
+    gpu=("auto", "l4"),
+    quantization=(SCHEME,),
+    context=2048,
+    rate=1.0,
+    prompt=64,
+    output=48,
+    ttft=2.0,
+    tpot=0.15,
+)
+AT_ONCE, MAX_TOKENS = 8, 48
+LOAD, LASTS_S, STARTUP_S = 2.0, 300.0, 60.0
+"""How many times the load is simulated, for how long, and how long a replica takes to start there."""
+ALL_OF_IT = {b"x-headrace-min-quality": b"1"}
+
+
+def planned(console: Console) -> Figures:
+    """What the model and its quantized form need, here and on a GPU. Raises Failure."""
+    result = plan.plan(PLAN)
+    plan_table.show_side_by_side(result, console)
+    found, why = best(result.answers)
+    if (held := found.replica) and held.sizing:
+        told = f"{name(found, result)} is {why}: {replicas(held.sizing)} replicas; {held.sizing.reason}"
+        console.print(Text(told))
+    return {
+        name(answer, result): {
+            "weights_bytes": answer.variant.model.weight_bytes,
+            "replicas": answer.replica and answer.replica.sizing and answer.replica.sizing.replicas,
+            "token_s": answer.replica and answer.replica.speed.token_s,
+            "per_million_tokens": answer.cost and answer.cost.per_million_tokens,
+        }
+        for answer in result.answers
+    }
+
+
+def compressed(folder: TourFolder, here: Machine, steps: Steps) -> Figures:
+    """Makes the artefact, measures it in vLLM and tells its report. Raises Failure."""
+    job = _job(compress.fetched(MODEL, steps), folder.recipe, here)
+    steps.say(compress.foresight(job.recipe, job.foreseen))
+    compress.make([job], here, folder.artefacts, steps)
+    report = load(folder.artefact)
+    return {"headline": headline(report), **_report_figures(report)}
+
+
+def _job(parent: Path, file: Path, here: Machine) -> Job:
+    """The recipe; by the scheme that the preflight names, where this machine's engine does not serve ours."""
+    job = _foreseen(SCHEME, parent, file, here)
+    if job.foreseen.problems and (near := job.foreseen.nearest):
+        job = _foreseen(near.scheme, parent, file, here)
+    if problems := job.foreseen.problems:
+        raise bad_input("\n".join(f"{job.recipe.name}: {problem}" for problem in problems))
+    return job
+
+
+def _foreseen(scheme: str, parent: Path, file: Path, here: Machine) -> Job:
+    file.write_text(recipe(scheme))
+    wanted = recipes.read(file)
+    return Job(recipe=wanted, parent=parent, foreseen=preflight(wanted, parent, here))
+
+
+def _report_figures(report: Report) -> Figures:
+    engine = next(quality for quality in report.quality if quality.executor == "vllm")
+    return {
+        "scheme": report.recipe["steps"][-1]["scheme"],
+        "bytes_ratio": report.size.bytes / report.size.parent_bytes,
+        "perplexity_ratio": engine.ratio.model_dump(),
+        "speed_ratio": {speed.what: speed.ratio.model_dump() for speed in report.speed},
+    }
+
+
+def answered(live: Live, steps: Steps) -> Figures:
+    """Which variant answers what kind of request. Raises Failure."""
+    asked: tuple[tuple[str, dict[bytes, bytes]], ...] = (
+        ("plainly", {}),
+        ("x-headrace-prefer: cost", tour_prompts.COST),
+        ("x-headrace-prefer: cost, x-headrace-min-quality: 1", tour_prompts.COST | ALL_OF_IT),
+    )
+    question, found = "What is a headrace?", {}
+    for words, headers in asked:
+        prompt = _unless_refused(
+            lambda headers=headers: tour_prompts.one(live.run.url, MODEL, question, headers, 24, 0.0)
+        )
+        found[words] = prompt.answer.variant
+        steps.say(f"  asked {words}: {prompt.answer.variant} answered, {prompt.answer.figures}")
+    return found
+
+
+def prompted(live: Live, folder: TourFolder, steps: Steps) -> Figures:
+    """A batch of prompts, by variant; its arrivals and lengths are kept as a trace. Raises Failure."""
+    total = 2 * len(tour_prompts.QUESTIONS)
+    with _bar("prompts answered", total, steps.console) as tell:
+        prompts, seconds = _unless_refused(
+            lambda: tour_prompts.batch(live.run.url, MODEL, at_once=AT_ONCE, max_tokens=MAX_TOKENS, tell=tell)
+        )
+    each = tour_prompts.by_variant(prompts, seconds)
+    whole = tour_prompts.figures(prompts, seconds)
+    steps.console.print(_prompts_table(each | {"all": whole}))
+    why = tour_prompts.reasons(live.run.url)
+    told = ", ".join(f"{count} to {variant} ({reason})" for (variant, reason), count in sorted(why.items()))
+    steps.say(f"the router's own count, the three before among them: {told}")
+    requests = [(one.sent_s, one.answer.prompt_tokens, one.answer.tokens) for one in prompts]
+    folder.trace.write_text(trace(requests))
+    return {
+        "seconds": seconds,
+        "all": asdict(whole),
+        "variants": {variant: asdict(figures) for variant, figures in each.items()},
+        "why": [{"variant": variant, "why": reason, "requests": count} for (variant, reason), count in why.items()],
+    }
+
+
+def simulated(folder: TourFolder, console: Console) -> Figures:
+    """The same fleet under more load, with its variant and without. Raises Failure."""
+    options = simulate_asked.Options(
+        trace=str(folder.trace),
+        fleet=str(folder.fleet),
+        policies=(simulate_asked.OURS, simulate_asked.ALONE),
+        scale=LOAD,
+        tile=LASTS_S,
+        startup=STARTUP_S,
+    )
+    result = simulate.simulated(options, console)
+    simulate_table.show(result, console)
+    return {
+        str(played.asked): {
+            "requests": played.digest.summary.requests,
+            "attainment": played.digest.summary.attainment,
+            "ttft_s": played.digest.summary.ttft_s,
+            "device_hours": played.digest.summary.device_hours,
+            "answered": {one.name: one.requests for one in played.digest.summary.served},
+        }
+        for played in result.runs
+    }
+
+
+def _unless_refused(ask_it: Callable[[], Found]) -> Found:
+    try:
+        return ask_it()
+    except ask.AnswerFailed as error:
+        raise Failure(f"a prompt was not answered: {error}") from None
+
+
+def _prompts_table(rows: dict[str, tour_prompts.Figures]) -> Table:
+    table = Table("variant", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("prompts", "tokens", "tokens/s", "TTFT p50", "most", "a token p50"):
+        table.add_column(title, justify="right")
+    for variant, told in rows.items():
+        pace = "-" if told.token_p50_s is None else time(told.token_p50_s)
+        figures = (number(told.tokens_per_s), time(told.ttft_p50_s), time(told.ttft_most_s), pace)
+        table.add_row(Text(variant), str(told.requests), str(told.tokens), *figures)
+    return table
+
+
+@contextmanager
+def _bar(doing: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda done: progress.update(task, completed=done)
