@@ -9,6 +9,7 @@ from cluster.service import Requests, Service, StepSeconds, capacity_per_s, serv
 
 MOST_REPLICAS = 100_000
 HOUR_S = 3600.0
+BISECTIONS = 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,20 @@ def size(targets: Targets, *, slots: int, settings: EngineSettings, step: StepSe
         capacity_per_s=capacity_per_s(targets.requests, slots=held, settings=settings, step=step),
         reason=reason,
     )
+
+
+def most_per_s(targets: Targets, *, slots: int, settings: EngineSettings, step: StepSeconds) -> float:
+    """Requests per second that one replica gets and still keeps the targets; 0 where even an idle one does not.
+
+    By bisection: its times never fall when its rate grows. The targets' own rate does not count.
+    """
+    held = usable_slots(targets.requests, slots=slots, settings=settings)
+    low, high = 0.0, capacity_per_s(targets.requests, slots=held, settings=settings, step=step)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        kept = not _missed(targets, _service(targets, middle, held, settings, step))
+        low, high = (middle, high) if kept else (low, middle)
+    return low
 
 
 def cost(targets: Targets, *, replicas: int, devices: int, price_per_device_hour: float) -> Cost:

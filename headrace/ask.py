@@ -103,7 +103,7 @@ def stream(
                 answer.text += text
                 yield text
             if usage := event.get("usage"):
-                answer.tokens, answer.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
+                answer.tokens, answer.prompt_tokens = usage["completion_tokens"], usage.get("prompt_tokens", 0)
     except httpx.HTTPError as error:
         raise AnswerFailed(f"{url} broke off: {error or type(error).__name__}") from None
 

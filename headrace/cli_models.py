@@ -57,9 +57,14 @@ def compress(
 
 @commands.command()
 def plan(
-    model: Annotated[
-        str, typer.Argument(help="smollm2, tiny, a folder (config.json alone is enough), an artefact, owner/name.")
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|FLEET.YAML",
+            help="smollm2, tiny, a folder (config.json alone is enough), an artefact, owner/name; or a fleet file.",
+        ),
     ],
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="One model of the fleet (each of them).")] = None,
     gpu: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="h100, l4, ... or auto (this machine's), cpu, all. Again for more."),
@@ -97,15 +102,20 @@ def plan(
 ) -> None:
     """Say what a model needs, what limits it and what it will cost, without loading it.
 
+    Of a fleet file: each model and its variants, with the quality that each has.
+
     \b
     headrace plan smollm2
     headrace plan owner/name --gpu h100 --gpu l4 --rate 10 --in 1000 --out 250 --ttft 0.5
     headrace plan ./folder --gpu all --quantization w4a16 --trace trace.csv --html plan.html
+    headrace plan fleet.yaml --gpu l4 --rate 10
     """
-    from headrace.plan import Options, command
+    from headrace.plan import command
+    from headrace.plan_asked import Options
 
     options = Options(
-        source=model,
+        source=what,
+        model=model,
         gpu=tuple(gpu or ()),
         context=context,
         rate=rate,

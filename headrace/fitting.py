@@ -1,7 +1,6 @@
 """Does each model of a fleet fit on this machine's devices, over how many of them, and what would fit?"""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,10 @@ from cluster.step_time import Layout
 from cluster.tensors import UnreadableCheckpoint
 from deployments.fleet import Fleet, Model
 from deployments.model_placement import Placement
+from headrace.engine_settings import COUNTS, settings
 from headrace.failure import Failure
 from headrace.model_source import Described, from_folder
-from headrace.plan_answer import settings_for
 from headrace.plan_variants import REMEDIES, forecast
-
-FLAGS = {"max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"}
 
 
 def settled(fleet: Fleet, machine: Machine) -> Fleet:
@@ -105,18 +102,9 @@ def _held(model: Model, shape: Shape, machine: Machine) -> Shape:
 def _settings(model: Model, device: Device, shape: Shape) -> EngineSettings | None:
     """What the engine will take; None where its arguments are written so that only vLLM can read them."""
     told: Mapping[str, Any] = model.engine
-    if any(not isinstance(told[name], int) or told[name] < 1 for name in FLAGS & told.keys()):
+    if any(not isinstance(told[name], int) or told[name] < 1 for name in COUNTS.keys() & told.keys()):
         return None
-    settings = settings_for(device, context_tokens=told.get("max_model_len", shape.context_tokens))
-    return replace(
-        settings,
-        max_sequences=told.get("max_num_seqs", settings.max_sequences),
-        batched_tokens=told.get("max_num_batched_tokens", settings.batched_tokens),
-        block_tokens=told.get("block_size", settings.block_tokens),
-        memory_share=told.get("gpu_memory_utilization", settings.memory_share),
-        cache_bytes=told.get("kv_cache_memory_bytes", settings.cache_bytes),
-        kv_bits=8 if str(told.get("kv_cache_dtype", "")).startswith("fp8") else settings.kv_bits,
-    )
+    return settings(told, device, longest_tokens=shape.context_tokens)
 
 
 def _surely_missing_bytes(found: Fit, device: Device) -> int:

@@ -1,145 +1,56 @@
-"""What does `headrace plan` do: read the model, ask what it needs of each device, show it?"""
+"""What does `headrace plan` do: read a model or a fleet, ask what each needs of each device, show it?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from cluster.inventory import machine
-from cluster.kv_cache import NotAllocated
-from headrace import model_source
-from headrace.calibrate import stored
-from headrace.failure import Failure
-from headrace.model_source import Described
-from headrace.plan_answer import Answer, Question, answer
-from headrace.plan_asked import Options, Traffic, check_context, traffic
-from headrace.plan_devices import Place, places
-from headrace.plan_prices import Price, read
+from headrace import model_source, plan_fleet
+from headrace.failure import bad_input
+from headrace.plan_asked import Options
+from headrace.plan_model import planned
 from headrace.plan_result import Result
-from headrace.plan_training import TrainingRow, batch, rows
-from headrace.plan_variants import REMEDIES, Variant, forecast, variants
-from headrace.plan_words import memory
+from headrace.plan_variants import variants
 
 
 def command(options: Options, *, as_json: bool, html: str | None) -> None:
-    """Prints the plan, and writes its page where one was asked for. Raises Failure."""
-    result = plan(options)
+    """Prints the plans, and writes a page where one was asked for. Raises Failure."""
+    is_fleet = options.source.endswith(plan_fleet.FILES)
+    results = plan_fleet.plans(options) if is_fleet else [plan(options)]
+    if html and len(results) > 1:
+        names = ", ".join(result.asked.name for result in results)
+        raise bad_input(f"--html: a page shows one model: name one with --model ({names})")
     if as_json:
-        from headrace.plan_json import to_json
+        from headrace import plan_json
 
-        print(to_json(result))
+        print(plan_json.of_fleet(options.source, results) if is_fleet else plan_json.to_json(results[0]))
     else:
-        from headrace.plan_table import show
-
-        show(result, Console(highlight=False))
+        _show(results, Console(highlight=False))
     if html:
-        from headrace.pages import write_page
-        from headrace.plan_page import page
-
-        written = write_page(page(result), Path(html).expanduser())
-        Console(stderr=True, highlight=False).print(f"page: {written}", markup=False, soft_wrap=True)
+        _write_page(results[0], Path(html).expanduser())
 
 
 def plan(options: Options) -> Result:
-    """Everything that the options ask for. Raises Failure."""
-    here = places(options.gpu, options.devices_per_machine, machine())
+    """Everything that the options ask of one model. Raises Failure."""
+    if options.model:
+        raise bad_input("--model: names one of a fleet file's models; here the model is the first word")
     asked = model_source.asked("MODEL", options.source)
-    context_tokens = check_context(options.context, asked.model.context_tokens)
-    load = traffic(options, context_tokens=context_tokens)
-    prices_file, prices = read(options.prices)
-    known = {name: price for name, price in prices.devices.items() if name in {place.device.name for place in here}}
-    question = Question(
-        traffic=load,
-        context_tokens=context_tokens,
-        calibrations=stored(),
-        prices_per_hour={name: price.per_hour for name, price in known.items()},
-        remedies=lambda: _remedies(asked),
-    )
-    forms = variants(asked, options.quantization, Path(options.variants).expanduser() if options.variants else None)
-    answers = _answers(forms, here, question)
-    training, words = _training(options, asked, here)
-    return Result(
-        asked=asked,
-        traffic=load,
-        context_tokens=context_tokens,
-        answers=answers,
-        prices_file=prices_file,
-        currency=prices.currency,
-        prices=known,
-        training=training,
-        training_words=words,
-        notes=tuple(_notes(load, context_tokens, answers, known, prices_file)),
-    )
+    folder = Path(options.variants).expanduser() if options.variants else None
+    return planned(asked, variants(asked, options.quantization, folder), options)
 
 
-def _answers(forms: Sequence[Variant], here: Sequence[Place], question: Question) -> list[Answer]:
-    try:
-        return [answer(form, place, question) for place in here for form in forms]
-    except NotAllocated as error:
-        raise Failure(f"no cache can be planned: {error}") from None
+def _show(results: Sequence[Result], console: Console) -> None:
+    from headrace.plan_table import show
+
+    for number, result in enumerate(results):
+        if number:
+            console.print("\n")
+        show(result, console)
 
 
-def _remedies(asked: Described) -> Iterable[Variant]:
-    """The forms of 8 and 4 bits, where the forecast knows the architecture."""
-    try:
-        return [forecast(asked, scheme) for scheme in REMEDIES]
-    except Failure:
-        return []
+def _write_page(result: Result, path: Path) -> None:
+    from headrace.pages import write_page
+    from headrace.plan_page import page
 
-
-def _training(
-    options: Options, asked: Described, here: Sequence[Place]
-) -> tuple[dict[str, tuple[TrainingRow, ...]], str]:
-    if options.train is None:
-        return {}, ""
-    teacher = None
-    if options.train == "distil":
-        teacher = asked if options.teacher is None else model_source.asked("--teacher", options.teacher)
-    work = batch(asked.model.context_tokens)
-    words = f"AdamW, bfloat16 over float32, {work.sequences} x {work.tokens:,} tokens a device, checkpointed"
-    words += f", learning from {teacher.name}" if teacher else ""
-    found = {
-        place.device.name: rows(asked.model, place.device, batch=work, teacher=teacher and teacher.model)
-        for place in here
-    }
-    return found, words
-
-
-def _notes(
-    load: Traffic, context_tokens: int, answers: Sequence[Answer], prices: dict[str, Price], file: Path
-) -> Iterable[str]:
-    forms = {one.variant.name: one.variant.note for one in answers if one.variant.note}
-    yield from (f"{name}: {note}" for name, note in forms.items())
-    if load.longest_tokens is not None and load.longest_tokens > context_tokens:
-        yield f"the longest request has {load.longest_tokens:,} tokens: it would be refused at {context_tokens:,}"
-    yield from _fit_notes(answers)
-    yield from _time_notes(answers)
-    if load.rate_per_s is not None:
-        yield from _price_notes(prices, {one.device.name for one in answers}, file)
-
-
-def _fit_notes(answers: Sequence[Answer]) -> Iterable[str]:
-    lacking = [one for one in answers if one.replica is None]
-    if len(answers) > 1 and lacking:
-        each = ", ".join(
-            f"{one.device.name} ({one.variant.name}, {memory(one.alone.missing_bytes)} short on one)" for one in lacking
-        )
-        yield f"does not fit: {each}"
-
-
-def _time_notes(answers: Sequence[Answer]) -> Iterable[str]:
-    unmeasured: dict[str, set[str]] = {}
-    for one in answers:
-        if one.replica and "calibration" not in one.replica.speeds.origin:
-            unmeasured.setdefault(one.replica.speeds.origin, set()).add(one.device.name)
-    for origin, names in unmeasured.items():
-        yield f"times by {origin}, not measured ({', '.join(sorted(names))}): `headrace calibrate` measures them there"
-    if unmeasured and any(one.model.experts for one in answers):
-        yield "routing and the small kernels of experts are not counted: a request alone is slower than said"
-
-
-def _price_notes(prices: dict[str, Price], devices: set[str], file: Path) -> Iterable[str]:
-    if examples := sorted(name for name, price in prices.items() if price.example):
-        yield f"the prices of {', '.join(examples)} are examples: write yours into {file}"
-    if missing := sorted(devices - set(prices)):
-        yield f"no price for {', '.join(missing)}: write it into {file}"
+    written = write_page(page(result), path)
+    Console(stderr=True, highlight=False).print(f"page: {written}", markup=False, soft_wrap=True)

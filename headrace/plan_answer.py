@@ -6,14 +6,15 @@ from math import inf
 
 from cluster.calibration import Calibration
 from cluster.devices import Device
-from cluster.engine_memory import EngineSettings, default_settings
+from cluster.engine_memory import EngineSettings
 from cluster.fit import Fit, Remedy, fit, remedies, smallest_fit
 from cluster.layouts import refusals
 from cluster.model import Model, in_float32
 from cluster.service import StepSeconds, usable_slots
-from cluster.sizing import Cost, Sizing, Targets, cost, size
+from cluster.sizing import Cost, Sizing, Targets, cost, most_per_s, size
 from cluster.speed import Speed, Speeds, speed, step_seconds
 from cluster.step_time import Layout
+from headrace import engine_settings
 from headrace.plan_asked import Traffic
 from headrace.plan_devices import Place, speeds
 from headrace.plan_variants import Variant
@@ -79,6 +80,8 @@ class Answer:
     """None where nothing of at most MOST_DEVICES devices holds it."""
     cost: Cost | None
     """None without a rate, a price, or a number of replicas."""
+    most_per_s: float | None
+    """Requests that one replica takes within the promises; None without a rate, or where no fleet file is asked of."""
 
     @property
     def device(self) -> Device:
@@ -94,7 +97,7 @@ class Answer:
 def answer(variant: Variant, place: Place, question: Question) -> Answer:
     """The whole answer. Raises NotAllocated."""
     model = in_float32(variant.model) if place.dtype == "fp32" else variant.model
-    settings = settings_for(place.device, context_tokens=question.context_tokens)
+    settings = _settings(variant, place, question)
     alone = fit(model, place.device, layout=Layout(), settings=settings)
     splits, refused = _splits(model, place, settings)
     bare = Answer(
@@ -108,19 +111,23 @@ def answer(variant: Variant, place: Place, question: Question) -> Answer:
         remedies=() if alone.fits else _remedies(model, place, settings, question.remedies()),
         replica=None,
         cost=None,
+        most_per_s=None,
     )
     replica = _fewest_devices(_made(bare, held, question) for held in _held(bare))
-    return replace(bare, replica=replica, cost=_cost(replica, question, place.device))
+    return replace(
+        bare,
+        replica=replica,
+        cost=_cost(replica, question, place.device),
+        most_per_s=_most_per_s(bare, replica, question.traffic),
+    )
 
 
-def settings_for(device: Device, *, context_tokens: int) -> EngineSettings:
-    """What `headrace serve` has an engine take there."""
-    settings = default_settings(device, context_tokens=context_tokens)
-    if device.capability != "cpu":
-        return settings
-    from deployments.replica_arguments import CPU_KV_BYTES
-
-    return replace(settings, cache_bytes=CPU_KV_BYTES)
+def _settings(variant: Variant, place: Place, question: Question) -> EngineSettings:
+    if variant.served is None:
+        return engine_settings.settings_for(place.device, context_tokens=question.context_tokens)
+    return engine_settings.settings(
+        variant.served.engine, place.device, longest_tokens=min(question.context_tokens, variant.model.context_tokens)
+    )
 
 
 def targets(traffic: Traffic, rate_per_s: float) -> Targets:
@@ -152,7 +159,12 @@ def _remedies(model: Model, place: Place, settings: EngineSettings, others: Iter
 
 
 def _held(bare: Answer) -> list[Fit]:
-    """The splits that hold the model; where none does, the smallest layout with stages."""
+    """The splits that hold the model; where none does, the smallest layout with stages. Or the fleet file's."""
+    if bare.variant.served and (layout := bare.variant.served.layout):
+        if refusals(bare.model, layout.tensor):
+            return []
+        given = fit(bare.model, bare.device, layout=layout, settings=bare.settings)
+        return [given] if given.fits else []
     held = [each for each in bare.splits if each.fits]
     if held or bare.place.per_machine == 1:
         return held
@@ -206,6 +218,14 @@ def _sizing(bare: Answer, replica: Replica, traffic: Traffic) -> Sizing | None:
         settings=bare.settings,
         step=bare.steps(replica),
         error=replica.speeds.error,
+    )
+
+
+def _most_per_s(bare: Answer, replica: Replica | None, traffic: Traffic) -> float | None:
+    if replica is None or traffic.rate_per_s is None or bare.variant.served is None:
+        return None
+    return most_per_s(
+        targets(traffic, traffic.rate_per_s), slots=replica.slots, settings=bare.settings, step=bare.steps(replica)
     )
 
 

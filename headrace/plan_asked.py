@@ -21,6 +21,9 @@ class Options:
     """As typed."""
 
     source: str
+    """A model, or a fleet file."""
+    model: str | None = None
+    """One of a fleet file's."""
     gpu: tuple[str, ...] = ()
     context: int | None = None
     rate: float | None = None

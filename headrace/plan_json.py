@@ -1,6 +1,7 @@
 """What does `headrace plan --json` print? Each figure with its unit in its name; what is unknown or endless is null."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
@@ -11,14 +12,27 @@ from cluster.model import Model
 from cluster.speed import limit
 from headrace.plan_answer import Answer, Replica
 from headrace.plan_result import Result
+from headrace.plan_variants import Served
 
 FORMAT = 1
 
 
 def to_json(result: Result) -> str:
-    """The whole plan."""
-    values = {
-        "format": FORMAT,
+    """The whole plan of a model."""
+    return _written({"format": FORMAT, **_plan(result)})
+
+
+def of_fleet(file: str, results: Sequence[Result]) -> str:
+    """The plans of a fleet's models."""
+    return _written({"format": FORMAT, "fleet": file, "models": [_plan(result) for result in results]})
+
+
+def _written(values: dict[str, Any]) -> str:
+    return json.dumps(_strict(values), indent=1, allow_nan=False)
+
+
+def _plan(result: Result) -> dict[str, Any]:
+    return {
         "model": _model(result.asked.name, result.asked.origin, result.asked.model),
         "load": _load(result),
         "prices": {
@@ -30,7 +44,6 @@ def to_json(result: Result) -> str:
         "training": result.training and _training(result),
         "notes": list(result.notes),
     }
-    return json.dumps(_strict(values), indent=1, allow_nan=False)
 
 
 def _model(name: str, origin: str, model: Model) -> dict[str, Any]:
@@ -69,6 +82,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
             "name": variant.name,
             "weights_bytes": variant.model.weight_bytes,
             "quality": variant.quality and asdict(variant.quality),
+            "served": variant.served and _served(answer, variant.served),
             "note": variant.note,
         },
         "device": {
@@ -87,6 +101,14 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "splits": [_fit(each) for each in answer.splits],
         "refused": [{"tensor": count, "reasons": list(reasons)} for count, reasons in answer.refused],
         "replica": answer.replica and _replica(answer, answer.replica),
+    }
+
+
+def _served(answer: Answer, served: Served) -> dict[str, Any]:
+    return {
+        "quality": asdict(served.share),
+        "most_replicas": served.most_replicas,
+        "most_requests_per_s": answer.most_per_s and served.most_replicas * answer.most_per_s,
     }
 
 

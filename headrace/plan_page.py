@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from headrace import plan_curves, plan_plots, plan_words
+from headrace import plan_curves, plan_plots, plan_served, plan_words
 from headrace.pages import environment
 from headrace.plan_answer import Answer, Replica
 from headrace.plan_plots import COLOURS, Series
@@ -24,6 +24,8 @@ def page(result: Result) -> str:
         heading=plan_words.heading(result),
         asked=plan_words.asked(result),
         name=lambda answer: plan_words.name(answer, result),
+        lines=lambda answer: plan_served.all_lines(answer, result),
+        carried=list(plan_served.carried(result)),
         best=found,
         why=why if len(result.answers) > 1 else "",
         shown=shown,

@@ -1,15 +1,17 @@
 """How does a plan look in a terminal of 80 columns?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace.plan_answer import Answer
+from headrace import plan_served
+from headrace.plan_answer import Answer, Replica
 from headrace.plan_result import Result
 from headrace.plan_training import TrainingRow
-from headrace.plan_words import GIB, asked, best, heading, lines, memory, name, number, parts, short_replicas
+from headrace.plan_words import GIB, asked, best, heading, memory, name, number, parts, short_replicas
 
 ABSENT = "-"
 
@@ -37,6 +39,8 @@ def show_side_by_side(result: Result, console: Console) -> None:
     if len(result.answers) > 1:
         console.print(_side_by_side(result))
         console.print(Text(_legend(result), "dim"))
+    for line in plan_served.carried(result):
+        console.print(Text(line))
 
 
 def _head(result: Result, console: Console) -> None:
@@ -52,7 +56,7 @@ def _in_full(result: Result, answer: Answer, why: str, console: Console) -> None
     console.print(Text(f"{name(answer, result)} ({facts}){f': {why}' if why else ''}", "bold"))
     table = _table("", "", right=())
     table.show_header = False
-    for line in lines(answer, result):
+    for line in plan_served.all_lines(answer, result):
         table.add_row(Text(line.title, "cyan"), Text(line.text))
     console.print(table)
     console.print()
@@ -66,47 +70,79 @@ def _in_full(result: Result, answer: Answer, why: str, console: Console) -> None
 
 
 def _side_by_side(result: Result) -> Table:
-    has_rate = result.traffic.rate_per_s is not None
-    has_quality = any(answer.variant.quality for answer in result.answers)
-    titles = ["on", "devices", "TTFT ms", "ms/token", "tokens/s", "within"]
-    titles += ["replicas", f"{result.currency}/M"] if has_rate else []
-    titles += ["quality"] if has_quality else []
-    table = _table(*titles, right=range(1, len(titles)), padding=1)
+    columns = _columns(result)
+    table = _table("on", *columns, right=range(1, len(columns) + 1), padding=1)
     for answer in result.answers:
-        cells = [name(answer, result), *_cells(answer, has_rate)]
-        cells += [_quality(answer)] if has_quality else []
-        table.add_row(*map(Text, cells))
+        cells = [cell(answer) for cell in columns.values()]
+        table.add_row(*map(Text, [name(answer, result), *cells]))
     return table
 
 
+Cell = Callable[[Answer], str]
+
+
+def _columns(result: Result) -> dict[str, Cell]:
+    """By title. Of a fleet's forms less of their times is told, so that bytes and quality have room."""
+    has_rate, served = result.traffic.rate_per_s is not None, bool(result.answers[0].variant.served)
+    columns: dict[str, Cell] = {"GiB": _weights} if served else {}
+    columns["devices"] = _all_devices if served and has_rate else _devices
+    if not served:
+        columns["TTFT ms"] = _of_replica(lambda replica: number(1000 * replica.speed.ttft_s))
+    columns["ms/token"] = _of_replica(lambda replica: number(1000 * replica.speed.token_s))
+    columns["tokens/s"] = _of_replica(lambda replica: number(replica.speed.full_tokens_per_s))
+    if not served:
+        columns["within"] = _of_replica(lambda replica: f"{1 + replica.speeds.error:.3g}x")
+    if has_rate:
+        columns["replicas"] = _of_replica(
+            lambda replica: ABSENT if replica.sizing is None else short_replicas(replica.sizing)
+        )
+        columns[f"{result.currency}/M"] = _cost
+    if served or any(answer.variant.quality for answer in result.answers):
+        columns["quality"] = _quality
+    return columns
+
+
 def _legend(result: Result) -> str:
-    told = "devices: of one replica; TTFT and ms/token: a request alone; tokens/s: a full replica; within: 9 of 10"
-    if result.traffic.rate_per_s is not None:
+    has_rate, served = result.traffic.rate_per_s is not None, bool(result.answers[0].variant.served)
+    if served:
+        told = "GiB: of weights; devices: " + ("of all replicas" if has_rate else "of one replica")
+        told += "; ms/token: a request alone; tokens/s: a full replica"
+    else:
+        told = "devices: of one replica; TTFT and ms/token: a request alone; tokens/s: a full replica; within: 9 of 10"
+    if has_rate:
         told += f"; {result.currency}/M: per million tokens, prompts and answers"
-    if any(answer.variant.quality for answer in result.answers):
+    if served:
+        told += f"; {plan_served.QUALITY}"
+    elif any(answer.variant.quality for answer in result.answers):
         told += "; quality: perplexity over the parent's"
     return told
 
 
-def _cells(answer: Answer, has_rate: bool) -> list[str]:
-    replica = answer.replica
-    if replica is None:
-        return ["no", *(ABSENT for _ in range(6 if has_rate else 4))]
-    told = replica.speed
-    cells = [
-        str(replica.devices),
-        number(1000 * told.ttft_s),
-        number(1000 * told.token_s),
-        number(told.full_tokens_per_s),
-        f"{1 + replica.speeds.error:.3g}x",
-    ]
-    if has_rate:
-        cells.append(ABSENT if replica.sizing is None else short_replicas(replica.sizing))
-        cells.append(ABSENT if answer.cost is None else number(answer.cost.per_million_tokens))
-    return cells
+def _of_replica(told: Callable[[Replica], str]) -> Cell:
+    return lambda answer: ABSENT if answer.replica is None else told(answer.replica)
+
+
+def _weights(answer: Answer) -> str:
+    return number(answer.variant.model.weight_bytes / GIB)
+
+
+def _devices(answer: Answer) -> str:
+    return "no" if answer.replica is None else str(answer.replica.devices)
+
+
+def _all_devices(answer: Answer) -> str:
+    if answer.replica is None:
+        return "no"
+    return number(int(answer.replica.all_devices)) if isfinite(answer.replica.all_devices) else ABSENT
+
+
+def _cost(answer: Answer) -> str:
+    return ABSENT if answer.cost is None else number(answer.cost.per_million_tokens)
 
 
 def _quality(answer: Answer) -> str:
+    if answer.variant.served:
+        return plan_served.short_quality(answer.variant.served)
     found = answer.variant.quality
     return ABSENT if found is None else f"{found.perplexity_ratio:.2f} ({found.low:.2f}-{found.high:.2f})"
 

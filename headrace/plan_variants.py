@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from cluster.config_keys import UnknownModel, decoder_fields
 from cluster.model import Model
 from cluster.model_config import describe
+from cluster.step_time import Layout
 from cluster.tensors import UnreadableCheckpoint, largest_float
 from headrace.failure import Failure, bad_input
 from headrace.model_source import Described, from_folder
+from headrace.variant_quality import Share
 
 if TYPE_CHECKING:
     from compress.report import Report
@@ -33,6 +35,19 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """How a fleet file has a form of a model served."""
+
+    engine: Mapping[str, Any]
+    """Engine arguments."""
+    layout: Layout | None
+    """None: the file leaves it open."""
+    most_replicas: int
+    share: Share
+    """Of the model's own quality."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
     """One form of a model."""
 
@@ -41,6 +56,8 @@ class Variant:
     arithmetic: str | None
     """Narrow dtype of its matrix products, by the names of Device.flops; None: that of its activations."""
     quality: Quality | None = None
+    served: Served | None = None
+    """None: no fleet file speaks of it."""
     note: str = ""
     """What a reader must know of it."""
 

@@ -1,6 +1,5 @@
 """Which engines would a fleet file start on a device, and how fast are they there?"""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,30 +18,21 @@ from cluster.step_time import Layout
 from deployments.declare import engines_at_most
 from deployments.file_errors import FileError
 from deployments.fleet import Fleet, Model, load
+from headrace import engine_settings
 from headrace.calibrate import stored
+from headrace.engine_settings import not_followed
 from headrace.failure import Failure, bad_input
-from headrace.folders import artefacts_folder
 from headrace.model_source import asked, chosen
-from headrace.plan_answer import settings_for
 from headrace.plan_devices import Place, places, speeds
 from headrace.plan_variants import arithmetic
 from headrace.simulate_asked import Options
 from headrace.steps import Steps
-from headrace.variant_quality import judge
+from headrace.variant_quality import judge, report_folder
 from simulation.setup import Setup
 from simulation.trace import BadTrace, Trace, read, scaled, tiled
 from simulation.variants import Form
 
 HOUR_S = 3600.0
-TAKEN = {
-    "max_num_seqs": "max_sequences",
-    "max_num_batched_tokens": "batched_tokens",
-    "max_model_len": "context_tokens",
-    "block_size": "block_tokens",
-    "gpu_memory_utilization": "memory_share",
-    "kv_cache_memory_bytes": "cache_bytes",
-}
-"""Engine arguments that the simulation follows, and their names there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +97,8 @@ def _engine(model: Model, place: Place, fleet: Fleet, options: Options, *, begin
     """`begins_with`: replicas that serve when the trace begins, if the file does not keep more."""
     found = asked("--fleet", model.source)
     shape = in_float32(found.model) if place.dtype == "fp32" else found.model
-    settings, notes = _settings(model, place, found.model.context_tokens)
+    settings = engine_settings.settings(model.engine, place.device, longest_tokens=found.model.context_tokens)
+    notes = [f"the simulation does not follow engine.{name}" for name in not_followed(model.engine)]
     held = _fit(model, shape, place, settings)
     narrow = arithmetic(found.config)
     dtype = narrow if narrow in place.device.flops else place.dtype
@@ -157,14 +148,8 @@ def trace(options: Options, case: Case, *, seed: int) -> tuple[Trace, list[str]]
 def _judged(model: Model) -> Model:
     """With the quality of each variant. Raises Failure."""
     told = Steps(Console(stderr=True, highlight=False))
-    variants = [judge(model, variant, _folder(variant.source), told) for variant in model.variants]
+    variants = [judge(model, variant, report_folder(variant.source), told) for variant in model.variants]
     return model.model_copy(update={"variants": variants})
-
-
-def _folder(source: str) -> Path:
-    """Where the report of an artefact lies, if it has any: nothing is fetched for it."""
-    folder = Path(source).expanduser()
-    return folder if folder.is_dir() else artefacts_folder() / source
 
 
 def _fleet(given: str | None) -> Fleet:
@@ -173,16 +158,6 @@ def _fleet(given: str | None) -> Fleet:
         return load(path)
     except FileError as error:
         raise bad_input("\n".join(f"--fleet: {line}" for line in str(error).splitlines())) from None
-
-
-def _settings(model: Model, place: Place, longest: int) -> tuple[EngineSettings, list[str]]:
-    given: Mapping[str, Any] = model.engine
-    bare = settings_for(place.device, context_tokens=int(given.get("max_model_len", longest)))
-    taken = {ours: given[theirs] for theirs, ours in TAKEN.items() if theirs in given}
-    settings = replace(bare, **taken)
-    settings = replace(settings, max_sequences=min(settings.max_sequences, settings.batched_tokens))
-    others = sorted(set(given) - set(TAKEN) - {"dtype"})
-    return settings, [f"the simulation does not follow engine.{name}" for name in others]
 
 
 def _fit(model: Model, shape: Any, place: Place, settings: EngineSettings) -> Fit:

@@ -64,14 +64,14 @@ def _walk(options: Options, folder: TourFolder, told: Telling) -> None:
         live.says_ready()
         told.keep("serve", {"ready_s": monotonic() - begun_s, "answered_by": tour_steps.answered(live, steps)})
         told.step("prompts", lambda: tour_steps.prompted(live, folder, steps))
-        told.step("simulate", lambda: tour_steps.simulated(folder, Console(stderr=True, highlight=False)))
+        told.step("simulate", lambda: tour_steps.simulated(folder, steps.console))
         told.goodbye()
         if options.keep:
             _serve_on(live, steps)
 
 
 def _fleet(options: Options, folder: TourFolder, variant: str) -> Fleet:
-    folder.fleet.write_text(tour_files.fleet(folder.artefact, variant, options.port))
+    folder.write(folder.fleet, tour_files.fleet(folder.artefact, variant, options.port))
     return fleet_for(str(folder.fleet), [], port=None, host=None)
 
 

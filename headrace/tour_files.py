@@ -77,13 +77,20 @@ class TourFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.figures.exists() and any(self.path.iterdir()):
                 raise bad_input(f"--out: {self.path} holds something that no tour made: name another folder")
-            self.keep({})
         except OSError as error:
             raise bad_input(f"--out: {self.path}: {(error.strerror or str(error)).lower()}") from None
+        self.keep({})
 
     def keep(self, figures: dict[str, Any]) -> None:
-        """Writes what the steps have shown so far. Raises OSError."""
-        write_whole(self.figures, json.dumps(figures, indent=1) + "\n")
+        """Writes what the steps have shown so far. Raises Failure."""
+        self.write(self.figures, json.dumps(figures, indent=1) + "\n")
+
+    def write(self, path: Path, text: str) -> None:
+        """Writes one of its files, whole. Raises Failure."""
+        try:
+            write_whole(path, text)
+        except OSError as error:
+            raise bad_input(f"--out: {path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def recipe(scheme: str) -> str:

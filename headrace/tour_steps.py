@@ -65,26 +65,29 @@ def planned(console: Console) -> Figures:
 
 def compressed(folder: TourFolder, here: Machine, steps: Steps) -> Figures:
     """Makes the artefact, measures it in vLLM and tells its report. Raises Failure."""
-    job = _job(compress.fetched(MODEL, steps), folder.recipe, here)
-    steps.say(compress.foresight(job.recipe, job.foreseen))
-    compress.make([job], here, folder.artefacts, steps)
+    made = job(compress.fetched(MODEL, steps), folder, here)
+    steps.say(compress.foresight(made.recipe, made.foreseen))
+    compress.make([made], here, folder.artefacts, steps)
     report = load(folder.artefact)
     return {"headline": headline(report), **_report_figures(report)}
 
 
-def _job(parent: Path, file: Path, here: Machine) -> Job:
-    """The recipe; by the scheme that the preflight names, where this machine's engine does not serve ours."""
-    job = _foreseen(SCHEME, parent, file, here)
-    if job.foreseen.problems and (near := job.foreseen.nearest):
-        job = _foreseen(near.scheme, parent, file, here)
-    if problems := job.foreseen.problems:
-        raise bad_input("\n".join(f"{job.recipe.name}: {problem}" for problem in problems))
-    return job
+def job(parent: Path, folder: TourFolder, here: Machine) -> Job:
+    """The recipe, which is written; by the scheme that the preflight names, where this machine serves not ours.
+
+    Raises Failure.
+    """
+    wanted = _foreseen(SCHEME, parent, folder, here)
+    if wanted.foreseen.problems and (near := wanted.foreseen.nearest):
+        wanted = _foreseen(near.scheme, parent, folder, here)
+    if problems := wanted.foreseen.problems:
+        raise bad_input("\n".join(f"{wanted.recipe.name}: {problem}" for problem in problems))
+    return wanted
 
 
-def _foreseen(scheme: str, parent: Path, file: Path, here: Machine) -> Job:
-    file.write_text(recipe(scheme))
-    wanted = recipes.read(file)
+def _foreseen(scheme: str, parent: Path, folder: TourFolder, here: Machine) -> Job:
+    folder.write(folder.recipe, recipe(scheme))
+    wanted = recipes.read(folder.recipe)
     return Job(recipe=wanted, parent=parent, foreseen=preflight(wanted, parent, here))
 
 
@@ -129,7 +132,7 @@ def prompted(live: Live, folder: TourFolder, steps: Steps) -> Figures:
     told = ", ".join(f"{count} to {variant} ({reason})" for (variant, reason), count in sorted(why.items()))
     steps.say(f"the router's own count, the three before among them: {told}")
     requests = [(one.sent_s, one.answer.prompt_tokens, one.answer.tokens) for one in prompts]
-    folder.trace.write_text(trace(requests))
+    folder.write(folder.trace, trace(requests))
     return {
         "seconds": seconds,
         "all": asdict(whole),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.device_facts import BY_NAME
 from cluster.engine_memory import default_settings
 from cluster.service import Requests
-from cluster.sizing import Sizing, Targets, cost, size
+from cluster.sizing import Sizing, Targets, cost, most_per_s, size
 from cluster.speed import step_seconds, unmeasured
 from cluster.step_time import Layout
 from tests.cluster.shapes import dense
@@ -84,3 +84,14 @@ def test_stricter_targets_never_need_fewer(asked: Targets, sooner: float, faster
 def test_the_error_holds_the_number_between_its_bounds(asked: Targets, error: float) -> None:
     found = sized(asked, error=error)
     assert counted(found.replicas_if_faster) <= counted(found.replicas) <= counted(found.replicas_if_slower)
+
+
+@given(targets)
+@settings(max_examples=30)
+def test_the_most_that_one_replica_takes_is_where_a_second_is_needed(asked: Targets) -> None:
+    most = most_per_s(asked, slots=128, settings=SETTINGS, step=STEP)
+    if sized(asked).replicas is None:
+        assert most == 0 or sized(replace(asked, rate_per_s=most / 2)).replicas == 1
+    elif most > 1e-6:
+        assert sized(replace(asked, rate_per_s=0.99 * most)).replicas == 1
+        assert counted(sized(replace(asked, rate_per_s=1.01 * most)).replicas) > 1

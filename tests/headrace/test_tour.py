@@ -1,0 +1,223 @@
+"""A tour makes files that the commands take, tells steps that can be typed, and touches no folder but its own."""
+
+import io
+import json
+import shlex
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from compress import recipe as recipes
+from deployments import fleet as fleets
+from deployments import yaml_text
+from headrace import plan, simulate, tour_files, tour_prompts, tour_steps
+from headrace.ask import Answer, AnswerFailed
+from headrace.cli import app
+from headrace.failure import Failure
+from headrace.plan_asked import Options as PlanOptions
+from headrace.simulate_asked import Options as SimulateOptions
+from headrace.steps import Steps
+from headrace.tour import Options, tour
+from headrace.tour_files import TourFolder
+from headrace.tour_prompts import COST, Prompt
+from headrace.tour_words import COMMANDS, TEXTS, TITLES, Telling
+from simulation.trace import read as read_trace
+from tests.compress.decoders import machine
+from tests.headrace.plan_models import SMALL, checkpoint
+
+TWO_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
+STEPS = ("plan", "compress", "serve", "prompts", "simulate")
+
+
+def options(folder: Path, port: int = 1) -> Options:
+    return Options(out=str(folder), port=port, name="tour", keep=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "fleet.yaml").write_text("mine")
+    with pytest.raises(Failure, match=r"--out: .*mine holds something that no tour made") as refused:
+        TourFolder(tmp_path / "mine").begin()
+    assert refused.value.exit_code == 2
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["fleet.yaml"]
+
+
+def test_a_folder_that_can_t_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Failure, match=r"^--out: .*file: file exists$") as refused:
+        TourFolder(tmp_path / "file").begin()
+    assert refused.value.exit_code == 2
+
+
+def test_a_tour_goes_on_in_the_folder_of_an_earlier_one(tmp_path: Path) -> None:
+    folder = TourFolder(tmp_path / "tour")
+    folder.begin()
+    folder.keep({"plan": {"took_s": 1.0}})
+    folder.begin()
+    assert json.loads(folder.figures.read_text()) == {}
+
+
+def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        with pytest.raises(Failure, match=r"^port \d+ is in use by"):
+            tour(options(tmp_path / "tour", holder.getsockname()[1]))
+    assert not (tmp_path / "tour").exists()
+
+
+def test_what_is_typed_wrong_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="--name: should be letters") as refused:
+        tour(Options(out=str(tmp_path / "tour"), port=1, name="a/b", keep=False))
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "fp8", "w4a16"])
+def test_the_recipe_is_one_that_compress_takes(scheme: str) -> None:
+    found = recipes.validate(yaml_text.parse(tour_files.recipe(scheme)))
+    assert (found.name, found.source, found.tasks) == ("smollm2-tour", "smollm2", ())
+
+
+def test_the_fleet_file_is_one_that_serve_takes_wherever_it_lies() -> None:
+    folder = Path("/tmp/it's {odd}: #1")
+    (model,) = fleets.validate(yaml_text.parse(tour_files.fleet(folder, "w8a8", 8001))).models
+    (variant,) = model.variants
+    assert (model.name, variant.name, variant.source) == ("smollm2", "w8a8", str(folder))
+
+
+def test_the_trace_is_one_that_simulate_reads(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text(tour_files.trace([(3.5, 40, 20), (2.0, 41, 48)]))
+    found = read_trace(tmp_path / "trace.csv")
+    assert found.at_s.tolist() == [0.0, 1.5]
+    assert (found.prompt_tokens.tolist(), found.output_tokens.tolist()) == ([41, 40], [48, 20])
+
+
+def test_the_scheme_is_the_one_that_this_machine_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, folder = checkpoint(tmp_path / "small", SMALL | TWO_HEADS), TourFolder(tmp_path)
+    here = machine(features="avx2", gpus=("GPU 0: NVIDIA B200 (UUID: GPU-1)",))
+    assert tour_steps.job(parent, folder, machine(features="avx2")).recipe.steps[0].scheme == "w8a8"  # type: ignore[union-attr]
+    monkeypatch.setattr("compress.preflight._installed", lambda package: False)
+    assert tour_steps.job(parent, folder, here).recipe.steps[0].scheme == "fp8"  # type: ignore[union-attr]
+    assert "scheme: fp8" in folder.recipe.read_text()
+
+
+def test_a_machine_that_serves_no_scheme_is_refused(tmp_path: Path) -> None:
+    parent = checkpoint(tmp_path / "small", SMALL | TWO_HEADS)
+    with pytest.raises(Failure, match=r"^smollm2-tour: steps\[0\].scheme: w8a8 can't be served") as refused:
+        tour_steps.job(parent, TourFolder(tmp_path), machine(features="sse2"))
+    assert refused.value.exit_code == 2
+
+
+def test_each_step_has_a_heading_plain_lines_and_the_command_that_does_the_same(tmp_path: Path) -> None:
+    output = io.StringIO()
+    told = Telling(TourFolder(tmp_path), Steps(Console(file=output, width=100)))
+    assert tuple(TITLES) == tuple(TEXTS) == tuple(COMMANDS) == STEPS
+    for name in STEPS:
+        told.heading(name)
+    assert output.getvalue().count("  by hand: headrace ") == len(STEPS)
+    assert str(tmp_path / "fleet.yaml") in output.getvalue()
+
+
+def test_figures_of_each_step_are_written_as_they_come(tmp_path: Path) -> None:
+    folder = TourFolder(tmp_path / "tour")
+    folder.begin()
+    told = Telling(folder, Steps(Console(file=io.StringIO())))
+    assert told.step("plan", lambda: {"replicas": 2}) == {"replicas": 2}
+    with pytest.raises(KeyboardInterrupt):
+        told.step("compress", _interrupted)
+    kept = json.loads(folder.figures.read_text())
+    assert list(kept) == ["plan"]
+    assert kept["plan"]["replicas"] == 2
+    assert kept["plan"]["took_s"] >= 0
+
+
+def test_the_commands_that_are_named_do_what_the_steps_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[PlanOptions | SimulateOptions] = []
+    monkeypatch.setattr(plan, "command", lambda options, **_: asked.append(options))
+    monkeypatch.setattr(simulate, "command", lambda options, **_: asked.append(options))
+    for name in ("plan", "simulate"):
+        words = shlex.split(COMMANDS[name].format(trace="trace.csv", fleet="fleet.yaml"))
+        app(words[1:], standalone_mode=False)
+    planned, simulated = asked
+    assert planned == tour_steps.PLAN
+    assert isinstance(simulated, SimulateOptions)
+    assert (simulated.scale, simulated.tile) == (tour_steps.LOAD, tour_steps.LASTS_S)
+    assert simulated.startup == tour_steps.STARTUP_S
+
+
+def test_every_question_is_asked_both_ways_and_figures_are_by_who_answered() -> None:
+    with _fleet() as url:
+        prompts, seconds = tour_prompts.batch(url, "smollm2", at_once=4, max_tokens=8, tell=lambda done: None)
+        assert tour_prompts.reasons(url) == {("smollm2", "best"): 12, ("w8a8", "cost"): 12}
+    each = tour_prompts.by_variant(prompts, seconds)
+    assert {name: figures.requests for name, figures in each.items()} == {"smollm2": 12, "w8a8": 12}
+    assert {prompt.question for prompt in prompts} == set(tour_prompts.QUESTIONS)
+    assert all((prompt.answer.variant == "w8a8") == (prompt.headers == COST) for prompt in prompts)
+    assert all((prompt.answer.prompt_tokens, prompt.answer.tokens) == (30, 3) for prompt in prompts)
+    assert each["w8a8"].tokens == 36
+    assert each["w8a8"].tokens_per_s == pytest.approx(36 / seconds)
+
+
+def test_a_fleet_that_refuses_ends_the_batch() -> None:
+    with _fleet(status=503) as url, pytest.raises(AnswerFailed, match="503: full"):
+        tour_prompts.batch(url, "smollm2", at_once=4, max_tokens=8, tell=lambda done: None)
+
+
+def test_medians_and_the_longest_are_of_the_answers() -> None:
+    answers = [Answer(first_s=first, last_s=first + 2.0, tokens=tokens) for first, tokens in ((1, 3), (2, 5), (6, 1))]
+    found = tour_prompts.figures([Prompt(question="", headers={}, sent_s=0.0, answer=one) for one in answers], 10.0)
+    assert (found.tokens, found.tokens_per_s) == (9, 0.9)
+    assert (found.ttft_p50_s, found.ttft_most_s, found.token_p50_s) == (2, 6, 0.75)
+
+
+def _interrupted() -> dict[str, object]:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _fleet(status: int = 200) -> Iterator[str]:
+    """The URL of what answers as a router of two variants does, without a model."""
+    choice, usage = '{"choices": [{"delta": {"content": "word "}}]}', '{"prompt_tokens": 30, "completion_tokens": 3}'
+    events = [choice, choice, choice, f'{{"choices": [], "usage": {usage}}}', "[DONE]"]
+    stream = "".join(f"data: {event}\n\n" for event in events)
+    counted = 'headrace_variant_requests_total{{of="smollm2",variant="{}",model="m",why="{}"}} 12.0\n'
+    metrics = "# TYPE headrace_variant_requests counter\n"
+    metrics += counted.format("smollm2", "best") + counted.format("w8a8", "cost")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(200, metrics)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply(status, stream if status == 200 else '{"error": {"message": "full"}}')
+
+        def reply(self, status: int, text: str) -> None:
+            self.send_response(status)
+            variant = "w8a8" if self.headers.get("x-headrace-prefer") == "cost" else "smollm2"
+            self.send_header("x-headrace-variant", variant)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}"
+        finally:
+            http.shutdown()
+            thread.join()
