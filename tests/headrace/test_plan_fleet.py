@@ -74,7 +74,7 @@ def test_variants_stand_beside_their_model_with_bytes_replicas_devices_cost_and_
     assert re.search(r"^l4, chat +15\.0 +\d+ .* 1 *$", text, re.MULTILINE)
     ratio = next(one.ratio for one in w8a8().quality if one.executor == "vllm")
     quality = rf"{1 / ratio.value:.3f} \({1 / ratio.high:.2f}-{1 / ratio.low:.2f}\)"
-    assert re.search(rf"^l4, narrow +\d\d\.\d +\d+ .* {quality} *$", text, re.MULTILINE)
+    assert re.search(rf"^l4, narrow +[\d.]+ +\d+ .* {quality} *$", text, re.MULTILINE)
     assert re.search(r"^l4, told .* 0\.500 *$", text, re.MULTILINE)
     assert max(map(len, text.splitlines())) <= 80
 
