@@ -7,7 +7,7 @@ from rich.console import Console
 
 from headrace import model_source, plan_fleet
 from headrace.failure import bad_input
-from headrace.plan_asked import Options
+from headrace.plan_asked import Options, check
 from headrace.plan_model import planned
 from headrace.plan_result import Result
 from headrace.plan_variants import variants
@@ -34,6 +34,7 @@ def plan(options: Options) -> Result:
     """Everything that the options ask of one model. Raises Failure."""
     if options.model:
         raise bad_input("--model: names one of a fleet file's models; here the model is the first word")
+    check(options)
     asked = model_source.asked("MODEL", options.source)
     folder = Path(options.variants).expanduser() if options.variants else None
     return planned(asked, variants(asked, options.quantization, folder), options)

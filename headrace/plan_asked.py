@@ -55,10 +55,14 @@ class Traffic:
     """Of a trace's longest request."""
 
 
-def traffic(options: Options, *, context_tokens: int) -> Traffic:
-    """The load of a model that takes so many tokens. Raises Failure."""
+def check(options: Options) -> None:
+    """Raises Failure for what makes no sense, whatever the model is."""
     _check_together(options)
     _check_numbers(options)
+
+
+def traffic(options: Options, *, context_tokens: int) -> Traffic:
+    """The load of a model that takes so many tokens. Raises Failure."""
     found = read(Path(options.trace).expanduser()) if options.trace else None
     requests = _requests(options, found, context_tokens)
     if requests.prompt_tokens + requests.output_tokens > context_tokens:

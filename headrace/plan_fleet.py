@@ -12,7 +12,7 @@ from deployments.served_model import Model
 from headrace import model_source
 from headrace.engine_settings import not_followed
 from headrace.failure import bad_input
-from headrace.plan_asked import Options
+from headrace.plan_asked import Options, check
 from headrace.plan_model import planned
 from headrace.plan_result import Result
 from headrace.plan_variants import Served, Variant, arithmetic
@@ -25,7 +25,8 @@ ITSELF = Share(value=1.0, low=1.0, high=1.0, origin="the model itself")
 
 def plans(options: Options) -> list[Result]:
     """Of each model of the file, or of the one that is named. Raises Failure."""
-    _check(options)
+    _check_kind(options)
+    check(options)
     try:
         fleet = load(Path(options.source).expanduser())
     except FileError as error:
@@ -33,7 +34,7 @@ def plans(options: Options) -> list[Result]:
     return [_plan(model, fleet, options) for model in model_source.chosen(fleet, options.model)]
 
 
-def _check(options: Options) -> None:
+def _check_kind(options: Options) -> None:
     given = (("--variants", options.variants), ("--quantization", options.quantization), ("--train", options.train))
     for name, value in given:
         if value:

@@ -9,7 +9,7 @@ from headrace.plan_result import Result
 from headrace.plan_variants import Served
 from headrace.plan_words import Line, number
 
-QUALITY = "quality: share of the model's own, as `serve` reads it"
+QUALITY = "share of the model's own, as `serve` reads it"
 
 
 def all_lines(answer: Answer, result: Result) -> list[Line]:

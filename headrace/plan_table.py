@@ -97,7 +97,7 @@ def _columns(result: Result) -> dict[str, Cell]:
             lambda replica: ABSENT if replica.sizing is None else short_replicas(replica.sizing)
         )
         columns[f"{result.currency}/M"] = _cost
-    if served or any(answer.variant.quality for answer in result.answers):
+    if _has_quality(result):
         columns["quality"] = _quality
     return columns
 
@@ -111,11 +111,15 @@ def _legend(result: Result) -> str:
         told = "devices: of one replica; TTFT and ms/token: a request alone; tokens/s: a full replica; within: 9 of 10"
     if has_rate:
         told += f"; {result.currency}/M: per million tokens, prompts and answers"
-    if served:
-        told += f"; {plan_served.QUALITY}"
-    elif any(answer.variant.quality for answer in result.answers):
-        told += "; quality: perplexity over the parent's"
+    if _has_quality(result):
+        told += "; quality: " + (plan_served.QUALITY if served else "perplexity over the parent's")
     return told
+
+
+def _has_quality(result: Result) -> bool:
+    """Whether a form has one that is not known by itself."""
+    served = len({answer.variant.name for answer in result.answers if answer.variant.served})
+    return served > 1 or any(answer.variant.quality for answer in result.answers)
 
 
 def _of_replica(told: Callable[[Replica], str]) -> Cell:

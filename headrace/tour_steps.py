@@ -32,7 +32,7 @@ PLAN = plan_asked.Options(
     gpu=("auto", "l4"),
     quantization=(SCHEME,),
     context=2048,
-    rate=1.0,
+    rate=500.0,
     prompt=64,
     output=48,
     ttft=2.0,
@@ -50,7 +50,7 @@ def planned(console: Console) -> Figures:
     plan_table.show_side_by_side(result, console)
     found, why = best(result.answers)
     if (held := found.replica) and held.sizing:
-        told = f"{name(found, result)} is {why}: {replicas(held.sizing)} replicas; {held.sizing.reason}"
+        told = f"{name(found, result)} is {why}: replicas: {replicas(held.sizing)}; {held.sizing.reason}"
         console.print(Text(told))
     return {
         name(answer, result): {

@@ -96,7 +96,7 @@ def test_promises_of_the_command_line_go_before_the_file_s(run: Run, fleet: Path
     (chat,) = found["models"]
     assert (chat["load"]["ttft_target_s"], chat["load"]["token_target_s"]) == (3.0, 0.5)
     assert {plan["engine"]["context_tokens"] for plan in chat["plans"]} == {2048}
-    assert not any("promises" in note for note in chat["notes"])
+    assert not any("promises are those" in note for note in chat["notes"])
 
 
 def test_the_layout_is_the_file_s(run: Run, fleet: Path) -> None:
