@@ -111,6 +111,15 @@ def figures(prompts: Sequence[Prompt], seconds: float) -> Figures:
     )
 
 
+def all_serve(url: str, model: str) -> bool:
+    """Whether each variant takes requests now: a model is ready as soon as one does. Raises AnswerFailed."""
+    try:
+        card = httpx.get(f"{url}/v1/models/{model}", timeout=5.0, trust_env=False).raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise ask.AnswerFailed(f"{url}/v1/models/{model}: {error or type(error).__name__}") from None
+    return all(variant["ready"] for variant in card["variants"])
+
+
 def reasons(url: str) -> Counter[tuple[str, str]]:
     """Requests by variant and by why they went there, as the router counts them. Raises AnswerFailed."""
     from prometheus_client.parser import text_string_to_metric_families

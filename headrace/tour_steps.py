@@ -39,6 +39,7 @@ PLAN = plan_asked.Options(
     tpot=0.15,
 )
 AT_ONCE, MAX_TOKENS = 8, 48
+LOOK_EVERY_S = 0.5
 LOAD, LASTS_S, STARTUP_S = 2.0, 300.0, 60.0
 """How many times the load is simulated, for how long, and how long a replica takes to start there."""
 ALL_OF_IT = {b"x-headrace-min-quality": b"1"}
@@ -102,7 +103,10 @@ def _report_figures(report: Report) -> Figures:
 
 
 def answered(live: Live, steps: Steps) -> Figures:
-    """Which variant answers what kind of request. Raises Failure."""
+    """Which variant answers what kind of request, once all of them serve. Raises Failure."""
+    with steps.step("Waiting for both variants", "Both variants serve"):
+        while not _unless_refused(lambda: tour_prompts.all_serve(live.run.url, MODEL)):
+            live.check(timeout_s=LOOK_EVERY_S)
     asked: tuple[tuple[str, dict[bytes, bytes]], ...] = (
         ("plainly", {}),
         ("x-headrace-prefer: cost", tour_prompts.COST),

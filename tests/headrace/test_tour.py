@@ -169,6 +169,12 @@ def test_every_question_is_asked_both_ways_and_figures_are_by_who_answered() -> 
     assert each["w8a8"].tokens_per_s == pytest.approx(36 / seconds)
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_variant_that_is_still_starting_is_waited_for(both: bool) -> None:
+    with _fleet(both=both) as url:
+        assert tour_prompts.all_serve(url, "smollm2") is both
+
+
 def test_a_fleet_that_refuses_ends_the_batch() -> None:
     with _fleet(status=503) as url, pytest.raises(AnswerFailed, match="503: full"):
         tour_prompts.batch(url, "smollm2", at_once=4, max_tokens=8, tell=lambda done: None)
@@ -186,18 +192,19 @@ def _interrupted() -> dict[str, object]:
 
 
 @contextmanager
-def _fleet(status: int = 200) -> Iterator[str]:
+def _fleet(status: int = 200, both: bool = True) -> Iterator[str]:
     """The URL of what answers as a router of two variants does, without a model."""
     choice, usage = '{"choices": [{"delta": {"content": "word "}}]}', '{"prompt_tokens": 30, "completion_tokens": 3}'
     events = [choice, choice, choice, f'{{"choices": [], "usage": {usage}}}', "[DONE]"]
     stream = "".join(f"data: {event}\n\n" for event in events)
     counted = 'headrace_variant_requests_total{{of="smollm2",variant="{}",model="m",why="{}"}} 12.0\n'
+    card = json.dumps({"variants": [{"name": "smollm2", "ready": True}, {"name": "w8a8", "ready": both}]})
     metrics = "# TYPE headrace_variant_requests counter\n"
     metrics += counted.format("smollm2", "best") + counted.format("w8a8", "cost")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply(200, metrics)
+            self.reply(200, metrics if self.path == "/metrics" else card)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
