@@ -9,6 +9,8 @@ from deployments.openai_wire import ApiError
 TYPES = {
     "not_found": "not_found_error",
     "model_not_found": "not_found_error",
+    "model_not_allowed": "permission_error",
+    "invalid_api_key": "authentication_error",
     "body_too_large": "request_too_large",
     "overloaded": "overloaded_error",
     "engine_error": "api_error",

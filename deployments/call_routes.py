@@ -27,18 +27,18 @@ class CallRoutes:
 
     async def pass_on(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Lets vLLM's own application answer a request whose body was read."""
-        path, fields = scope["path"], forward.read(body)
-        desk = asked(self._desks, fields)
+        path, holder, fields = scope["path"], scope["holder"], forward.read(body)
+        desk = asked(self._desks, fields, holder)
         if fields is not None:
             forward.check(path, fields, self._allowed)
             limits.check(fields, self._settings.limits)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
         service_tier = fields.get("service_tier") if fields is not None else None
-        by = sender(scope["tenant"], scope["headers"], service_tier, self._settings.deadlines)
+        by = sender(holder, scope["headers"], service_tier, self._settings.deadlines)
         if by.cache_salt is not None and fields:
             body = forward.salted(path, body, by.cache_salt)
         opening = conversations.of_body(fields) if desk.variants is not None else None
-        door = desk.door(by, wish(scope["tenant"], by, scope["headers"], service_tier, opening))
+        door = desk.door(by, wish(holder, by, scope["headers"], service_tier, opening))
         lane = door.lane
         with watched(lane, receive, self._settings, stream=False) as tickets:
             with self._metrics.outcomes.door(lane.model, by):

@@ -6,9 +6,9 @@ Each router reads for itself, so that no router's end loses anything; the store 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
 
 from autoscaling import START, Cursor, Entry
+from deployments.late_store import LateStore
 
 LOOK_S = 1.0
 """Seconds between two looks into the journal."""
@@ -21,16 +21,9 @@ Ask = Callable[[Cursor], Awaitable[tuple[Cursor, list[Entry]]]]
 Keep = Callable[[Sequence[Entry]], None]
 
 
-def keeper(url: str) -> Keep:
-    """Writes to a store that is loaded and opened with the first entries: a router does not wait for it to start."""
-
-    @cache
-    def opened():
-        from deployments.store import Store
-
-        return Store(url)
-
-    return lambda entries: opened().add_decisions(entries)
+def keeper(store: LateStore) -> Keep:
+    """Writes to a store."""
+    return lambda entries: store.opened().add_decisions(entries)
 
 
 async def watch(

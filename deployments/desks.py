@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.key_ring import Holder
 from deployments.lane import Lane
 from deployments.openai_wire import ApiError
 from deployments.render import Renderer
@@ -51,20 +52,30 @@ Desks = Mapping[str, Desk]
 """By model name, in the fleet's order."""
 
 
-def asked(desks: Desks, fields: dict[str, Any] | None) -> Desk:
-    """The desk that a forwarded body is for; with one model, a body need not name it. Raises ApiError(400, 404)."""
+def opened(desks: Desks, holder: Holder | None) -> Desks:
+    """Those that a key opens; all of them where nobody needs one."""
+    if holder is None or holder.models is None:
+        return desks
+    return {name: desk for name, desk in desks.items() if name in holder.models}
+
+
+def asked(desks: Desks, fields: dict[str, Any] | None, holder: Holder | None) -> Desk:
+    """The desk that a forwarded body is for; with one model, a body need not name it.
+
+    Raises ApiError(400, 403, 404).
+    """
     name = fields.get("model") if fields is not None else None
     if isinstance(name, str) and name:
-        return by_name(desks, name)
+        return by_name(desks, name, holder)
     if len(desks) == 1:
-        return by_name(desks, next(iter(desks)))
+        return by_name(desks, next(iter(desks)), holder)
     if fields is None:
         raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
     raise ApiError(400, f"'model' must be one of: {', '.join(desks)}.", param="model")
 
 
-def by_name(desks: Desks, model: str) -> Desk:
-    """Raises ApiError(404)."""
+def by_name(desks: Desks, model: str, holder: Holder | None) -> Desk:
+    """Raises ApiError(404), or 403 where the key does not open it."""
     desk = desks.get(model)
     if desk is None:
         known = ", ".join(desks)
@@ -74,6 +85,9 @@ def by_name(desks: Desks, model: str) -> Desk:
             param="model",
             code="model_not_found",
         )
+    if holder is not None and holder.models is not None and model not in holder.models:
+        message = f"This key does not open the model '{model}'."
+        raise ApiError(403, message, kind="permission_error", param="model", code="model_not_allowed")
     return desk
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from autoscaling import Targets
 from deployments import yaml_text
 from deployments.file_errors import FileError, describe
 from deployments.served_model import Model
+from deployments.tenant import Tenant
 
 USUAL = Targets()
 """What scaling aims for where the file does not say."""
@@ -69,6 +71,8 @@ class RouterSettings(BaseModel):
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""
+    open: bool | None = None
+    """May anybody ask, without a key? null: on loopback, while there is neither a tenant nor a key; nowhere else."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port of the OpenAI-compatible endpoint."""
     replicas: Annotated[int, Field(ge=1)] = 1
@@ -87,6 +91,11 @@ class RouterSettings(BaseModel):
     """Let requests name images, audio and video by URL, which engines then fetch. Inline `data:` URLs always pass."""
     allow_chat_templates: bool = False
     """Let requests bring a chat template of their own, which engines then run."""
+
+    @property
+    def lets_in(self) -> bool | None:
+        """Whether who has no key comes in. None: while there is neither a tenant nor a key."""
+        return self.open if self.open is not None or _is_loopback(self.host) else False
 
 
 class Scaling(BaseModel):
@@ -124,7 +133,7 @@ class ClusterSettings(BaseModel):
 
 
 class StoreSettings(BaseModel):
-    """Where what must be kept lies: scale decisions, so far."""
+    """Where what must be kept lies: keys and scale decisions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -133,30 +142,16 @@ class StoreSettings(BaseModel):
     null: an SQLite file in the state folder, named as the run."""
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def sqlite_url(file: Path) -> str:
     """URL of a store in this file."""
     return f"sqlite:///{file}"
-
-
-class Tenant(BaseModel):
-    """Somebody who shares the fleet, known by keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
-    """Letters, digits, `.`, `_` and `-`."""
-    key_hashes: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1)]
-    """SHA-256 of each of its keys, in hexadecimal: `printf %s KEY | sha256sum`."""
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Its share of tokens beside those of the others, while they wait too."""
-    tier: Literal["interactive", "standard", "batch"] = "interactive"
-    """The most urgent tier that it gets, whatever its requests ask for."""
-    max_queued_requests: Annotated[int, Field(ge=1)] | None = None
-    """Requests that it may have waiting in one router for one model (429). null: as many as the router keeps."""
-    max_open_requests: Annotated[int, Field(ge=1)] | None = None
-    """The same of those that wait or run. null: no limit of its own."""
-    min_quality: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """No variant of less quality ever answers it. 1: the models themselves alone."""
 
 
 class Fleet(BaseModel):
@@ -171,7 +166,7 @@ class Fleet(BaseModel):
     cluster: ClusterSettings = ClusterSettings()
     store: StoreSettings = StoreSettings()
     tenants: list[Tenant] = []
-    """Who may ask. Empty: anybody, without a key."""
+    """Who shares it, and how. Who has a key of the store and is not named here is one with the usual terms."""
 
     @field_validator("tenants")
     @classmethod

@@ -1,20 +1,20 @@
 """Which routes does the router offer over HTTP, to whom, and what do its own say?"""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from deployments import anthropic_errors, forward
 from deployments.call_routes import CallRoutes
-from deployments.desks import Desk, by_name, card
-from deployments.fleet import RouterSettings, Tenant
+from deployments.desks import Desk, by_name, card, opened
+from deployments.fleet import RouterSettings
+from deployments.key_ring import KeyRing
 from deployments.open_requests import OpenRequests
 from deployments.openai_wire import ApiError
 from deployments.receiving import Receive, Scope
 from deployments.reply import Send, respond
 from deployments.router_metrics import RouterMetrics
-from deployments.tenants import Tenants
 from deployments.text_routes import TextRoutes
 
 OPEN = frozenset({"/health", "/ready", "/metrics"})
@@ -29,9 +29,9 @@ class HttpApi:
         desks: Mapping[str, Desk],
         metrics: RouterMetrics,
         settings: RouterSettings,
-        tenants: Sequence[Tenant] = (),
+        ring: KeyRing,
     ) -> None:
-        self._desks, self._metrics, self._tenants = desks, metrics, Tenants(tenants)
+        self._desks, self._metrics, self._ring = desks, metrics, ring
         self._open = OpenRequests(settings.limits.open_requests)
         self.draining = False
         """/ready fails; everything else goes on."""
@@ -53,7 +53,7 @@ class HttpApi:
         try:
             route = self._route(scope)
             if scope["path"] not in OPEN:
-                scope["tenant"] = self._tenants.identify(scope["headers"])
+                scope["holder"] = self._ring.identify(scope["headers"])
             if scope["method"] == "GET":
                 await route(scope, receive, send)
             else:
@@ -67,7 +67,7 @@ class HttpApi:
     def _route(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         path, method = scope["path"], scope["method"]
         if path.startswith("/v1/models/") and method == "GET":
-            return lambda _scope, _receive, send: self._model(send, path.removeprefix("/v1/models/"))
+            return self._model
         if path not in self._routes:
             raise ApiError(
                 404, f"There is no {method} {path} here. Routes: {', '.join(self._routes)}.", code="not_found"
@@ -78,12 +78,13 @@ class HttpApi:
             raise ApiError(405, message, code="method_not_allowed", allow=allowed)
         return route
 
-    async def _models(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        data = [card(name, desk) for name, desk in self._desks.items()]
+    async def _models(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        data = [card(name, desk) for name, desk in opened(self._desks, scope["holder"]).items()]
         await _json(send, 200, {"object": "list", "data": data})
 
-    async def _model(self, send: Send, name: str) -> None:
-        await _json(send, 200, card(name, by_name(self._desks, name)))
+    async def _model(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        name = scope["path"].removeprefix("/v1/models/")
+        await _json(send, 200, card(name, by_name(self._desks, name, scope["holder"])))
 
     async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await _json(send, 200, {"status": "ok"})

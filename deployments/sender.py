@@ -15,6 +15,8 @@ class Sender:
     tier: routing.Tier = routing.Tier.STANDARD
     deadline_s: float = inf
     """Seconds from now within which the first token must come."""
+    key: str = ""
+    """Which of the tenant's keys, by its id."""
     cache_salt: str | None = None
     """Requests share cached prefixes only with requests of the same salt."""
 

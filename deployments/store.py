@@ -1,7 +1,7 @@
 """Where is kept what must outlive the processes of a fleet, and how is it written and read?
 
-SQLite or PostgreSQL through SQLAlchemy. The tables' history is in deployments/migrations; opening a store brings it
-up to date, one opener at a time. Blocking: on an event loop, call from a thread.
+SQLite or PostgreSQL through SQLAlchemy. Opening a store brings its tables up to date, one opener at a time. What is
+written of keys and usage is in files of their own. Blocking: on an event loop, call from a thread.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,30 +13,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from filelock import FileLock
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Connection,
-    Double,
-    Engine,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    delete,
-    func,
-    make_url,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, create_engine, delete, func, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from autoscaling import Entry
+from deployments.tables import DECISIONS
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_S = 10.0
@@ -45,21 +27,6 @@ KEPT_S = 14 * 24 * 3600.0
 KEPT_ROWS = 50_000
 """Decisions that are older than the newest by more, or beyond so many, are dropped: some 50 MB at most."""
 
-TABLES = MetaData()
-DECISIONS = Table(
-    "decisions",
-    TABLES,
-    Column("deployment", String(200), primary_key=True),
-    Column("at_s", Double, primary_key=True),
-    Column("wanted", Integer, nullable=False),
-    Column("running", Integer, nullable=False),
-    Column("starting", Integer, nullable=False),
-    Column("advice", Boolean, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("numbers", JSON, nullable=False),
-    Column("one_fewer", JSON(none_as_null=True)),
-    Index("decisions_at_s", "at_s"),
-)
 INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -81,7 +48,7 @@ class Store:
         if not entries:
             return
         insert = INSERTS[self._engine.dialect.name](DECISIONS).on_conflict_do_nothing()
-        with self._failing("written"), self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(insert, [dict(entry) for entry in entries])
             _trim(connection)
 
@@ -90,9 +57,21 @@ class Store:
         asked = select(DECISIONS).where(DECISIONS.c.at_s >= since_s)
         if deployment is not None:
             asked = asked.where(DECISIONS.c.deployment == deployment)
-        with self._failing("read"), self._engine.connect() as connection:
+        with self.reading() as connection:
             rows = connection.execute(asked.order_by(DECISIONS.c.at_s, DECISIONS.c.deployment)).mappings()
             return [cast(Entry, dict(row)) for row in rows]
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """For what only reads. Raises StoreError."""
+        with self._failing("read"), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction, which holds whole or not at all. Raises StoreError."""
+        with self._failing("written"), self._engine.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         """Lets go of its connections."""

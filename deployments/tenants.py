@@ -1,16 +1,12 @@
-"""Who sends a request, by its key, how urgent may it be, and what does it ask of variants?
+"""On whose behalf does a request come, how urgent may it be, and what does it ask of variants?"""
 
-Keys are compared as hashes and in constant time; neither keys nor hashes are ever written anywhere.
-"""
-
-from collections.abc import Iterable, Sequence
-from hashlib import sha256
-from hmac import compare_digest
+from collections.abc import Iterable
 from math import inf, isfinite
 
 import routing
 from deployments.admission import TenantLimits
 from deployments.fleet import Deadlines, Tenant
+from deployments.key_ring import Headers, Holder
 from deployments.openai_wire import ApiError
 from deployments.sender import Sender
 
@@ -27,50 +23,24 @@ DEADLINE = b"x-headrace-deadline-s"
 PREFER = b"x-headrace-prefer"
 MIN_QUALITY = b"x-headrace-min-quality"
 
-Headers = Iterable[tuple[bytes, bytes]]
 
-
-class Tenants:
-    """Those of a fleet. Without any, everybody is one tenant and needs no key."""
-
-    def __init__(self, tenants: Sequence[Tenant]) -> None:
-        self._by_start: dict[str, list[tuple[str, Tenant]]] = {}
-        for tenant in tenants:
-            for key_hash in tenant.key_hashes:
-                self._by_start.setdefault(key_hash[:4], []).append((key_hash, tenant))
-
-    def identify(self, headers: Headers) -> Tenant | None:
-        """Whose key it is; None where nobody needs one. Raises ApiError(401)."""
-        if not self._by_start:
-            return None
-        key = _key(headers)
-        if key is None:
-            raise _unauthorized("This server needs an API key: `Authorization: Bearer KEY`.")
-        digest, found = sha256(key).hexdigest(), None
-        for key_hash, tenant in self._by_start.get(digest[:4], ()):
-            if compare_digest(digest, key_hash):
-                found = tenant
-        if found is None:
-            raise _unauthorized("The API key is not one of this server's.")
-        return found
-
-
-def sender(tenant: Tenant | None, headers: Headers, service_tier: object, deadlines: Deadlines) -> Sender:
+def sender(holder: Holder | None, headers: Headers, service_tier: object, deadlines: Deadlines) -> Sender:
     """On whose behalf a request comes, and how urgently. `deadlines` are for those that name none.
 
     Raises ApiError(400) for what it asks.
     """
     tier = _tier(service_tier)
-    if tenant is not None:
-        tier = max(tier, routing.Tier[tenant.tier.upper()])
+    if holder is not None:
+        tier = max(tier, routing.Tier[holder.tenant.tier.upper()])
     deadline_s = _deadline_s(headers) or getattr(deadlines, tier.name.lower()) or inf
-    if tenant is None:
+    if holder is None:
         return Sender(tier=tier, deadline_s=deadline_s)
-    return Sender(tenant=tenant.name, tier=tier, deadline_s=deadline_s, cache_salt=tenant.name)
+    tenant = holder.tenant.name
+    return Sender(tenant=tenant, key=holder.key, tier=tier, deadline_s=deadline_s, cache_salt=tenant)
 
 
 def wish(
-    tenant: Tenant | None, by: Sender, headers: Headers, service_tier: object, opening: int | None
+    holder: Holder | None, by: Sender, headers: Headers, service_tier: object, opening: int | None
 ) -> routing.Wish:
     """What a request asks of its model's variants. `opening`: the same for each request of a conversation.
 
@@ -79,7 +49,7 @@ def wish(
     prefer, least = _prefer(headers, service_tier), _min_quality(headers)
     return routing.Wish(
         prefer=prefer,
-        min_quality=max(least, tenant.min_quality if tenant is not None else 0.0),
+        min_quality=max(least, holder.tenant.min_quality if holder is not None else 0.0),
         conversation=None if opening is None else (by.tenant, opening),
         sender=(by.tenant, by.tier),
     )
@@ -96,16 +66,6 @@ def limits(tenants: Iterable[Tenant]) -> dict[str, TenantLimits]:
         tenant.name: TenantLimits(queued_requests=tenant.max_queued_requests, open_requests=tenant.max_open_requests)
         for tenant in tenants
     }
-
-
-def _key(headers: Headers) -> bytes | None:
-    """From OpenAI's header, or Anthropic's."""
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-        if name == b"x-api-key":
-            return value.strip()
-    return None
 
 
 def _tier(service_tier: object) -> routing.Tier:
@@ -153,7 +113,3 @@ def _min_quality(headers: Headers) -> float:
         name = MIN_QUALITY.decode()
         raise ApiError(400, f"The header {name} must be a number from 0 to 1.", param=name)
     return quality
-
-
-def _unauthorized(message: str) -> ApiError:
-    return ApiError(401, message, kind="authentication_error", code="invalid_api_key")

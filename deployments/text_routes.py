@@ -37,7 +37,7 @@ class TextRoutes:
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, self._settings.limits)
         request = parse(ChatRequest, body)
-        if request is None or (desk := by_name(self._desks, request.model)).reasons or desk.pooling:
+        if request is None or (desk := by_name(self._desks, request.model, scope["holder"])).reasons or desk.pooling:
             return await self._pass_on(scope, body, receive, send)
         self._check_limits(request)
         if request.max_completion_tokens is not None:
@@ -50,7 +50,7 @@ class TextRoutes:
     async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, self._settings.limits)
         request = parse(CompletionRequest, body)
-        if request is None or (desk := by_name(self._desks, request.model)).pooling:
+        if request is None or (desk := by_name(self._desks, request.model, scope["holder"])).pooling:
             return await self._pass_on(scope, body, receive, send)
         self._check_limits(request)
         if request.max_tokens is None:
@@ -80,9 +80,9 @@ class TextRoutes:
             parameters["max_tokens"] = max_tokens
         for ids in prompts:
             limits.check_prompt(len(ids), self._settings.limits, field)
-        tenant, headers, tier = scope["tenant"], scope["headers"], request.service_tier
-        by = sender(tenant, headers, tier, self._settings.deadlines)
-        door = desk.door(by, wish(tenant, by, headers, tier, opening))
+        holder, headers, tier = scope["holder"], scope["headers"], request.service_tier
+        by = sender(holder, headers, tier, self._settings.deadlines)
+        door = desk.door(by, wish(holder, by, headers, tier, opening))
         lane, news = door.lane, asyncio.Event()
         for ids in prompts:
             _check_length(ids, request.max_tokens, lane.max_model_len, field)

@@ -6,11 +6,14 @@ import typer
 
 Key = Annotated[
     str | None,
-    typer.Option(
-        envvar="HEADRACE_API_KEY", help="Key of a tenant, where there are tenants. Others can see command lines."
-    ),
+    typer.Option(envvar="HEADRACE_API_KEY", help="Key, where the fleet asks for one. Others can see command lines."),
 ]
 Name = Annotated[str, typer.Option(help="Name of the run, for several runs on one machine.")]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", envvar="HEADRACE_STORE", help="Store of a fleet that names its own (`store.url`)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Address = Annotated[
     str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, such as http://head:8265.")
 ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_arguments import Address, FleetOrModel, Key, Name, TokenFile
+from headrace.cli_arguments import Address, FleetOrModel, Key, Name, StoreUrl, TokenFile
 
 commands = typer.Typer()
 
@@ -159,9 +159,7 @@ def scaling(
     since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 90s, 30m, 1h, 2d.")] = "1h",
     json: Annotated[bool, typer.Option("--json", help="Print JSON: every decision that was stored.")] = False,
     plot: Annotated[str | None, typer.Option(metavar="FILE.html", help="Write a page with plots.")] = None,
-    store: Annotated[
-        str | None, typer.Option(metavar="URL", help="Store of a fleet that names its own (`store.url`).")
-    ] = None,
+    store: StoreUrl = None,
     name: Name = "default",
 ) -> None:
     """Show how many replicas were wanted, and which numbers were behind it. Works after the run too.

@@ -20,7 +20,8 @@ from deployments.wishes import ROUTERS, room_for_least
 from headrace import diagnosis
 from headrace.checks import check_hardware, check_port
 from headrace.cluster_head import Head, head
-from headrace.driver import fetched, stored
+from headrace.door import check_open
+from headrace.driver import fetched
 from headrace.failure import INTERRUPTED, Failure, bad_input
 from headrace.fetching import MADE_HERE
 from headrace.fitting import settled
@@ -29,6 +30,7 @@ from headrace.folders import runs_folder
 from headrace.serve import fleet_for
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
+from headrace.stores import stored
 from headrace.variant_quality import check_qualities
 
 LOOK_EVERY_S = 0.5
@@ -107,6 +109,7 @@ def _check_listening(before: Fleet | None, fleet: Fleet, where: Head) -> None:
         raise bad_input(
             f"router.host: can't change from {before.router.host} to {fleet.router.host} while the fleet runs"
         )
+    check_open(fleet, where.run.name if where.run is not None else None)
     if where.run is not None and (before is None or before.router.port != fleet.router.port):
         check_port(fleet.router)
 

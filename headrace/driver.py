@@ -14,19 +14,21 @@ from cluster.inventory import machine
 from cluster.processes import identify
 from cluster.runs import Run
 from deployments import declare
-from deployments.fleet import Fleet, StoreSettings, sqlite_url
+from deployments.fleet import Fleet
 from deployments.served_model import Model
 from headrace import ask, diagnosis, leftovers
 from headrace.checks import check_hardware, check_port
+from headrace.door import asks_for_keys, check_open
 from headrace.failure import Failure
 from headrace.fetching import FetchError, resolve
 from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
-from headrace.folders import run_folder, runs_folder, store_file
+from headrace.folders import run_folder, runs_folder
 from headrace.interrupts import signals_interrupt
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
+from headrace.stores import stored
 from headrace.variant_quality import judged
 
 LOOK_EVERY_S = 0.5
@@ -49,7 +51,7 @@ class Wish:
     once: bool = False
     """End after the answer."""
     key: str | None = field(default=None, repr=False)
-    """Of a tenant, where the fleet has any."""
+    """Where the fleet asks for one."""
 
 
 def serve(wish: Wish, steps: Steps) -> None:
@@ -66,6 +68,7 @@ def started(wanted: Fleet, name: str, steps: Steps) -> Iterator[Live]:
             leftovers.sweep(name, steps)
             with _recorded(wanted, name) as run:
                 check_port(wanted.router)
+                check_open(wanted, name)
                 hardware = machine()
                 fleet = stored(settled(fetched(wanted, steps), hardware), name)
                 check_hardware(fleet, hardware)
@@ -117,13 +120,6 @@ def fetched(fleet: Fleet, steps: Steps) -> Fleet:
     return judged(fleet.with_engines(source), steps)
 
 
-def stored(fleet: Fleet, name: str) -> Fleet:
-    """The fleet with a store, by default one that its run's name finds again."""
-    if fleet.store.url is not None:
-        return fleet
-    return fleet.model_copy(update={"store": StoreSettings(url=sqlite_url(store_file(name)))})
-
-
 def _deploy(live: Live, fleet: Fleet, steps: Steps) -> None:
     with steps.step("Deploying", "Ready") as update:
         try:
@@ -156,11 +152,12 @@ def _answers(url: str) -> bool:
 
 def _serve(live: Live, wish: Wish, steps: Steps) -> None:
     try:
-        request = _sample(live, wish)
+        needs_key = asks_for_keys(wish.fleet, wish.name)
+        request = None if needs_key and wish.key is None else _sample(live, wish)
         if wish.question is not None and request is not None:
             _ask(live, wish, request, steps)
         live.says_ready()
-        steps.say(f"Try it:\n  {ask.curl(live.run.url, request, needs_key=bool(wish.fleet.tenants))}")
+        steps.say(f"Try it:\n  {ask.curl(live.run.url, request, needs_key=needs_key)}")
         if not wish.once:
             steps.say(f"Serving {', '.join(live.run.models)} on {live.run.url}/v1 until {_ends(live.run)}")
             live.check(timeout_s=None)
@@ -170,10 +167,8 @@ def _serve(live: Live, wish: Wish, steps: Steps) -> None:
         steps.say("")
 
 
-def _sample(live: Live, wish: Wish) -> ask.Sample | None:
-    """What the first model answers; None where that is told to holders of a key alone, and we have none."""
-    if wish.fleet.tenants and wish.key is None:
-        return None
+def _sample(live: Live, wish: Wish) -> ask.Sample:
+    """What the first model answers."""
     return ask.sample(live.run.url, live.run.models[0], wish.question or SAMPLE_QUESTION, wish.key)
 
 

@@ -22,6 +22,7 @@ models:
 
 router:
   host: 127.0.0.1            # 0.0.0.0 listens on every interface
+  open: null                 # may anybody ask? null: on loopback, while there is neither a tenant nor a key
   port: 8000                 # OpenAI-compatible endpoint
   replicas: 1                # routers, each with its own queue
   max_queued_requests: 1024  # waiting requests per router and model before more are refused
@@ -56,7 +57,7 @@ scaling:
   advise: false              # true: Ray Serve's own law scales, ours is only told (`headrace scaling`)
   ongoing_requests: 2        # with advise: requests that Serve's law gives each engine
 
-store:                       # scale decisions
+store:                       # keys (`headrace keys`) and scale decisions
   url: null                  # null: an SQLite file in the state folder; or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE
 
 cluster:

@@ -9,6 +9,7 @@ import yaml
 from deployments.fleet import Fleet, Model
 from deployments.manifests import CACHE, MADE, PLACES, Unfit
 from deployments.manifests import render as rendered
+from headrace.door import check_open
 from headrace.failure import Failure, bad_input
 from headrace.fetching import MADE_HERE
 from headrace.fetching.hub import is_hub_id
@@ -30,6 +31,7 @@ def render(what: str | None, *, overlay: str, out: str) -> None:
         files = {Path(out, name): text for name, text in rendered(fleet, place, fetched).items()}
     except Unfit as error:
         raise bad_input(str(error)) from None
+    check_open(fleet, None)
     former = {file for path in files if path.name == KUSTOMIZATION for file in _made(path)}
     for path, text in files.items():
         with _refusal_of(path):

@@ -1,7 +1,6 @@
 """What does `headrace scaling` do: read the decisions that were stored, and show them as a table, JSON or a page?"""
 
 import json
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from autoscaling import ENGINE_PREFIX, Entry
-from deployments.fleet import sqlite_url
 from deployments.store import Store, StoreError
 from headrace.failure import Failure, bad_input
-from headrace.folders import store_file
+from headrace.spans import span_s
+from headrace.stores import is_there, store_url
 
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
-SQLITE, POSTGRESQL = "sqlite:///", "postgresql+psycopg://"
 FORMAT = 1
 
 
@@ -66,14 +62,6 @@ def stored(options: Options, *, now_s: float) -> list[Entry]:
     return [entry for entry in entries if entry["deployment"] == ENGINE_PREFIX + options.model]
 
 
-def span_s(text: str) -> float:
-    """Seconds of such as 90s, 30m, 1h, 2d. Raises Failure."""
-    found = SPAN.fullmatch(text)
-    if found is None or not float(found[1]):
-        raise bad_input(f"--since: should be like 90s, 30m, 1h or 2d, got {text!r}")
-    return float(found[1]) * UNITS_S[found[2]]
-
-
 def changes(entries: list[Entry]) -> list[Entry]:
     """Of each model those that changed something, and its newest."""
     newest = {entry["deployment"]: entry for entry in entries}
@@ -93,23 +81,12 @@ def to_json(entries: list[Entry]) -> str:
 
 
 def _url(options: Options) -> str:
-    if options.store is not None:
-        return _given(options.store)
-    file = store_file(options.run)
-    if not file.exists():
+    url = store_url(options.store, options.run)
+    if not is_there(url):
         raise Failure(
             f"no decisions of a run {options.run!r} are stored on this machine: `headrace serve` keeps them; "
             "--store reads the store of a fleet that names its own"
         )
-    return sqlite_url(file)
-
-
-def _given(url: str) -> str:
-    if not url.startswith((SQLITE, POSTGRESQL)):
-        raise bad_input(f"--store: should be {SQLITE}FILE or {POSTGRESQL}..., got {url!r}")
-    file = url.removeprefix(SQLITE)
-    if file != url and not Path(file).exists():
-        raise bad_input(f"--store: {file}: no such file")
     return url
 
 

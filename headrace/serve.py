@@ -9,9 +9,8 @@ from rich.console import Console
 
 from deployments import engine_arguments
 from deployments.fleet import FileError, Fleet, load, validate
-from deployments.openai_wire import ApiError
-from deployments.tenants import Tenants
 from headrace.ask import KEY_VARIABLE
+from headrace.door import key_for
 from headrace.engine_options import engine_options
 from headrace.failure import bad_input
 from headrace.steps import Steps
@@ -40,7 +39,7 @@ def serve(
         raise bad_input("--once ends after the answer, --detach goes on: take one of them")
     check_run_name(name)
     fleet = fleet_for(what, engine, port=port, host=host, advise=advise)
-    key = key_for(fleet, key, asks=question is not None)
+    key = key_for(fleet, key, asks=question is not None, name=name)
     steps = Steps(Console(highlight=False))
     if detach:
         from headrace.detach import detach as into_background
@@ -75,23 +74,6 @@ def fleet_for(
         return _advised(_listening(fleet, port=port, host=host), advise)
     except FileError as error:
         raise bad_input(str(error)) from None
-
-
-def key_for(fleet: Fleet, key: str | None, *, asks: bool) -> str | None:
-    """The key that opens this fleet; None where nobody needs one, or nothing is asked. Raises Failure."""
-    if not fleet.tenants:
-        return None
-    if not key:
-        if asks:
-            raise bad_input(f"--ask: this fleet has tenants: give the key of one by --key, or in {KEY_VARIABLE}")
-        return None
-    try:
-        Tenants(fleet.tenants).identify([(b"authorization", b"Bearer " + key.encode())])
-    except ApiError:
-        if asks:
-            raise bad_input(f"--key or {KEY_VARIABLE}: is the key of no tenant of this fleet") from None
-        return None
-    return key
 
 
 def model_name(source: str) -> str:

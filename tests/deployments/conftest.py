@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments.fleet import sqlite_url
+from deployments.store import Store
 from headrace.fetching import resolve
-from tests.deployments import two_servers
+from tests.deployments import postgres_server, two_servers
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.fake_server import FakeServer, fake_server
 from tests.deployments.http_served import Served, idle, serve
@@ -24,6 +26,30 @@ CHAT_TEMPLATE = (
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a real server."""
+    if (programs := postgres_server.programs()) is None:
+        pytest.skip("no PostgreSQL server is installed here")
+    with postgres_server.postgres_server(programs) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "there" / "store.sqlite")
+    return postgres_server.empty_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def opened(url: str) -> Iterator[Store]:
+    store = Store(url)
+    yield store
+    store.close()
 
 
 @pytest.fixture(scope="session")

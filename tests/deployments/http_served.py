@@ -20,6 +20,7 @@ from deployments.desks import Desk
 from deployments.fleet import RouterSettings, Tenant
 from deployments.http_api import HttpApi
 from deployments.http_connection import Connection
+from deployments.key_ring import KeyRing
 from deployments.lane import Lane
 from deployments.openai_wire import ChatRequest, Message
 from deployments.render import Renderer
@@ -100,6 +101,7 @@ async def serve(
     wakes: bool = False,
     settings: RouterSettings = USUAL,
     tenants: Sequence[Tenant] = (),
+    ring: KeyRing | None = None,
     variants: Mapping[str, tuple[float, FakeEngine]] = {},
     ttft_s: float = 1.0,
 ) -> AsyncIterator[Served]:
@@ -113,7 +115,7 @@ async def serve(
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
             desk.variants = Variants(MODEL, forms, ttft_s=ttft_s) if variants else None
-            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, tenants)
+            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, ring or KeyRing(tenants))
             async with _server(api, settings) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines

@@ -25,6 +25,7 @@ from deployments.fleet import RouterSettings
 from deployments.frames import EngineFrame
 from deployments.http_api import HttpApi
 from deployments.http_connection import Connection
+from deployments.key_ring import KeyRing
 from deployments.lane import Lane
 from deployments.link import RouterEnd
 from deployments.receiving import Receive
@@ -97,6 +98,7 @@ async def main(folder: str, port: int) -> None:
             {NAME: Desk(lane, renderer, created=1, wakes=False, reasons=told["reasons"])},
             RouterMetrics(Targets()),
             settings,
+            KeyRing(()),
         )
 
         async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:

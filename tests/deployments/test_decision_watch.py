@@ -12,6 +12,7 @@ from ray import cloudpickle
 from autoscaling import JOURNAL, Cursor, Entry
 from deployments import controller, decision_watch
 from deployments.fleet import sqlite_url
+from deployments.late_store import LateStore
 from deployments.scaling_metrics import ScalingMetrics
 from deployments.store import Store
 from tests.autoscaling.asked_by_serve import ENGINE, Application
@@ -59,7 +60,7 @@ async def test_what_the_policy_decides_is_stored_and_counted(tmp_path: Path) -> 
     application.queue(11.0)
     application.run(ENGINE, running=10.0)
     application.tick()
-    watched = Watched(journal, decision_watch.keeper(url))
+    watched = Watched(journal, decision_watch.keeper(LateStore(url)))
     await watched.until(lambda: len(store.decisions(since_s=0.0)) == 1)
     application.queue(0.0)
     for _ in range(64):

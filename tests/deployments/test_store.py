@@ -1,87 +1,25 @@
 """Is what was stored there again: after a new start, from several writers, within its bounds, on either database?"""
 
-import os
-import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import text
 
-from deployments import store
+from deployments import store, tables
 from deployments.fleet import sqlite_url
 from deployments.store import Store, StoreError
 from tests.deployments.decision_entries import entry
+from tests.deployments.postgres_server import connected
 
 DAY_S = 24 * 3600.0
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a real server, on a Unix socket of its own."""
-    if (programs := _programs()) is None:
-        pytest.skip("no PostgreSQL server is installed here")
-    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
-    # Not in pytest's folder, which only its own user may enter.
-    with TemporaryDirectory(prefix="headrace-store-") as name:
-        folder, data = Path(name), Path(name) / "data"
-        if user:
-            shutil.chown(folder, user)
-        make = [programs / "initdb", "--no-sync", "-A", "trust", "-U", "headrace", "-D", data]
-        subprocess.run(make, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
-        serve = [programs / "postgres", "-D", data, "-k", folder, "-h", "", "-F"]
-        with subprocess.Popen(serve, user=user, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
-            assert server.stderr is not None
-            assert any("ready to accept connections" in line for line in server.stderr)
-            try:
-                yield f"postgresql+psycopg://headrace@/postgres?host={folder}"
-            finally:
-                server.send_signal(signal.SIGQUIT)
-                server.stderr.read()
-
-
-def _programs() -> Path | None:
-    found = shutil.which("initdb")
-    places = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return places[-1] if places else None
-
-
-@contextmanager
-def connected(url: str) -> Iterator[Connection]:
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty store."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "there" / "store.sqlite")
-    server = request.getfixturevalue("postgres")
-    name = f"store_{os.urandom(4).hex()}"
-    with connected(server) as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
-    return server.replace("/postgres?", f"/{name}?")
-
-
-@pytest.fixture
-def opened(url: str) -> Iterator[Store]:
-    store = Store(url)
-    yield store
-    store.close()
 
 
 def test_what_was_stored_is_there_after_a_new_start(url: str, opened: Store) -> None:
@@ -123,7 +61,7 @@ def test_old_decisions_are_dropped_by_age_and_by_count(opened: Store, monkeypatc
 def test_the_migrations_make_the_tables_that_the_code_speaks_of(url: str, opened: Store) -> None:
     opened.add_decisions([])
     with connected(url) as connection:
-        assert compare_metadata(MigrationContext.configure(connection), store.TABLES) == []
+        assert compare_metadata(MigrationContext.configure(connection), tables.TABLES) == []
 
 
 def test_any_numbers_come_back_as_they_were(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 from deployments.admission import TenantLimits
 from deployments.file_errors import FileError
 from deployments.fleet import Deadlines, RouterSettings, Tenant, validate
+from deployments.key_ring import Headers, KeyRing
 from deployments.openai_wire import ApiError
 from deployments.sender import Sender
-from deployments.tenants import Headers, Tenants, sender
+from deployments.tenants import sender
 from routing import Tier
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.forwarded import CHAT
@@ -29,12 +30,12 @@ def tenant(name: str, **what: object) -> Tenant:
     return Tenant(name=name, key_hashes=[sha256(KEYS[name]).hexdigest()], **what)  # type: ignore[arg-type]
 
 
-BOTH = Tenants([tenant("alpha"), tenant("beta", tier="standard")])
+BOTH = KeyRing([tenant("alpha"), tenant("beta", tier="standard")])
 
 
-def sent(tenants: Tenants, headers: Headers, service_tier: object, deadlines: Deadlines = NONE) -> Sender:
+def sent(ring: KeyRing, headers: Headers, service_tier: object, deadlines: Deadlines = NONE) -> Sender:
     """As the router takes a request in."""
-    return sender(tenants.identify(headers), headers, service_tier, deadlines)
+    return sender(ring.identify(headers), headers, service_tier, deadlines)
 
 
 def bearer(key: bytes) -> list[tuple[bytes, bytes]]:
@@ -56,7 +57,7 @@ def test_without_a_known_key_nothing_is_answered(headers: list[tuple[bytes, byte
 
 
 def test_without_tenants_nobody_needs_a_key() -> None:
-    assert sent(Tenants([]), bearer(b"anything"), "priority") == Sender(tier=Tier.INTERACTIVE)
+    assert sent(KeyRing([]), bearer(b"anything"), "priority") == Sender(tier=Tier.INTERACTIVE)
 
 
 def test_a_service_tier_is_a_tier_and_a_tenants_own_is_the_most_it_gets() -> None:
@@ -88,7 +89,7 @@ def test_a_request_without_a_deadline_has_that_of_the_tier_it_gets() -> None:
     assert sent(BOTH, alpha, None, deadlines).deadline_s == inf
     assert sent(BOTH, beta, "flex", deadlines).deadline_s == 600
     assert sent(BOTH, beta, "priority", deadlines).deadline_s == inf, "its tenant gets tier standard at most"
-    assert sent(Tenants([]), [], "flex", deadlines).deadline_s == 600
+    assert sent(KeyRing([]), [], "flex", deadlines).deadline_s == 600
     assert sent(BOTH, [*alpha, (b"x-headrace-deadline-s", b"60")], "priority", deadlines).deadline_s == 60
 
 

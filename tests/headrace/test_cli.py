@@ -25,6 +25,7 @@ COMMANDS = (
     "init",
     "doctor",
     "k8s",
+    "keys",
 )
 
 

@@ -10,6 +10,7 @@ from headrace.failure import Failure
 from headrace.k8s import render
 
 ONE = "models: [{name: one, source: owner/one}]\n"
+OPEN = "router: {open: true}\n"
 SPLIT = "{name: split, source: owner/split, tensor_parallel: 2, pipeline_parallel: 2, nodes: %d}"
 
 
@@ -24,7 +25,7 @@ def refusal(tmp_path: Path, fleet: str, overlay: str) -> str:
 
 
 def test_a_fleet_becomes_a_base_an_overlay_and_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "fleet.yaml").write_text(ONE)
+    (tmp_path / "fleet.yaml").write_text(ONE + OPEN)
     render(str(tmp_path / "fleet.yaml"), overlay="gpu", out=str(tmp_path / "k8s"))
     written = {path.relative_to(tmp_path / "k8s").as_posix() for path in (tmp_path / "k8s").rglob("*.yaml")}
     assert {"base/kustomization.yaml", "overlays/gpu/kustomization.yaml", "compress/rayjob.yaml"} <= written
@@ -36,7 +37,7 @@ def test_a_fleet_becomes_a_base_an_overlay_and_a_job(tmp_path: Path, capsys: pyt
 def test_the_fleet_listens_everywhere_settles_and_reads_from_the_volume(tmp_path: Path) -> None:
     (tmp_path / "fleet.yaml").write_text(
         "models: [{name: one, source: owner/one}, {name: mine, source: /var/cache/headrace/artefacts/mine}]\n"
-        "router: {settle_s: 25, port: 8100}\n"
+        "router: {settle_s: 25, port: 8100, open: true}\n"
     )
     render(str(tmp_path / "fleet.yaml"), overlay="dev", out=str(tmp_path / "k8s"))
     spec = yaml.safe_load((tmp_path / "k8s/overlays/dev/fleet-on-rayservice.yaml").read_text())["spec"]
@@ -79,6 +80,16 @@ def test_routers_alone_reach_a_store_and_get_its_password(tmp_path: Path) -> Non
         for group in groups["workerGroupSpecs"]
     }
     assert given == {"routers": True, "engines-1cpu": False}
+
+
+def test_a_fleet_that_anybody_could_use_is_refused_unless_it_says_so(tmp_path: Path) -> None:
+    assert refusal(tmp_path, ONE, "dev").startswith(
+        "router.host: 0.0.0.0 lets other machines in, and nobody needs a key"
+    )
+    tenants = f"tenants: [{{name: alpha, key_hashes: ['{'0' * 64}']}}]\n"
+    for more in (OPEN, "router: {open: false}\n", tenants):
+        (tmp_path / "fleet.yaml").write_text(ONE + more)
+        render(str(tmp_path / "fleet.yaml"), overlay="dev", out=str(tmp_path / "k8s"))
 
 
 def test_a_store_in_a_file_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,9 +15,9 @@ from cluster.runs import Run
 from deployments.fleet import Fleet, validate
 from headrace import ask, driver
 from headrace.chat import chat
+from headrace.door import key_for
 from headrace.driver import Wish
 from headrace.failure import Failure
-from headrace.serve import key_for
 from headrace.steps import Steps
 from tests.headrace.test_endpoint_clients import CARD, event, serving
 
@@ -30,6 +31,11 @@ ANSWERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path))
+
+
 def fleet(*keys: str) -> Fleet:
     hashes = [sha256(key.encode()).hexdigest() for key in keys]
     tenants = [{"name": "alpha", "key_hashes": hashes}] if keys else []
@@ -37,18 +43,18 @@ def fleet(*keys: str) -> Fleet:
 
 
 def test_a_fleet_without_tenants_needs_no_key() -> None:
-    assert key_for(fleet(), None, asks=True) is None
-    assert key_for(fleet(), KEY, asks=True) is None
+    assert key_for(fleet(), None, asks=True, name="default") is None
+    assert key_for(fleet(), KEY, asks=True, name="default") is None
 
 
 def test_a_question_to_a_fleet_with_tenants_needs_a_key_of_one() -> None:
-    assert key_for(fleet("sk-other", KEY), KEY, asks=True) == KEY
-    for key, line in ((None, "--ask: this fleet has tenants"), ("sk-none", "is the key of no tenant")):
+    assert key_for(fleet("sk-other", KEY), KEY, asks=True, name="default") == KEY
+    for key, line in ((None, "--ask: this fleet asks for a key"), ("sk-none", "is no key of this fleet")):
         with pytest.raises(Failure, match=line) as refused:
-            key_for(fleet(KEY), key, asks=True)
+            key_for(fleet(KEY), key, asks=True, name="default")
         assert refused.value.exit_code == 2
         assert "sk-none" not in str(refused.value)
-        assert key_for(fleet(KEY), key, asks=False) is None
+        assert key_for(fleet(KEY), key, asks=False, name="default") is None
 
 
 @dataclass

@@ -10,7 +10,8 @@ from deployments.fleet import sqlite_url
 from deployments.store import Store
 from headrace.failure import Failure
 from headrace.folders import store_file
-from headrace.scaling import Options, changes, command, span_s, stored
+from headrace.scaling import Options, changes, command, stored
+from headrace.spans import span_s
 from tests.deployments.decision_entries import entry
 
 NOW_S = time.time()

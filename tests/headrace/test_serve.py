@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from deployments.fleet import StoreSettings
-from headrace.driver import stored
 from headrace.failure import Failure
 from headrace.serve import fleet_for, model_name
+from headrace.stores import stored
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""Which tables does the store have? How they came to be is in deployments/migrations."""
+
+from sqlalchemy import JSON, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
+
+TABLES = MetaData()
+DECISIONS = Table(
+    "decisions",
+    TABLES,
+    Column("deployment", String(200), primary_key=True),
+    Column("at_s", Double, primary_key=True),
+    Column("wanted", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("starting", Integer, nullable=False),
+    Column("advice", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("numbers", JSON, nullable=False),
+    Column("one_fewer", JSON(none_as_null=True)),
+    Index("decisions_at_s", "at_s"),
+)
+KEYS = Table(
+    "keys",
+    TABLES,
+    Column("id", String(16), primary_key=True),
+    Column("hash", String(64), nullable=False),
+    Column("tenant", String(63), nullable=False),
+    Column("models", JSON(none_as_null=True)),
+    Column("note", Text, nullable=False),
+    Column("created_s", Double, nullable=False),
+    Column("expires_s", Double),
+    Column("revoked_s", Double),
+    Index("keys_hash", "hash", unique=True),
+)
+KEYS_VERSION = Table("keys_version", TABLES, Column("number", Integer, nullable=False))
+"""One row: how often keys were changed. Each change raises it within its own transaction, so that whoever has read a
+number has seen every change up to it."""

@@ -1,0 +1,33 @@
+"""Which store is meant: that of a run's name, or one that is named?"""
+
+from pathlib import Path
+
+from deployments.fleet import Fleet, StoreSettings, sqlite_url
+from headrace.failure import bad_input
+from headrace.folders import store_file
+
+SQLITE, POSTGRESQL = "sqlite:///", "postgresql+psycopg://"
+
+
+def stored(fleet: Fleet, name: str) -> Fleet:
+    """The fleet with a store, by default one that its run's name finds again."""
+    if fleet.store.url is not None:
+        return fleet
+    return fleet.model_copy(update={"store": StoreSettings(url=sqlite_url(store_file(name)))})
+
+
+def store_url(given: str | None, run: str) -> str:
+    """By `--store`, else the run's own, whether or not that is there. Raises Failure."""
+    if given is None:
+        return sqlite_url(store_file(run))
+    if not given.startswith((SQLITE, POSTGRESQL)):
+        raise bad_input(f"--store: should be {SQLITE}FILE or {POSTGRESQL}..., got {given!r}")
+    if not is_there(given):
+        raise bad_input(f"--store: {given.removeprefix(SQLITE)}: no such file")
+    return given
+
+
+def is_there(url: str) -> bool:
+    """Whether its file exists; of a server that is not asked."""
+    file = url.removeprefix(SQLITE)
+    return file == url or Path(file).exists()
