@@ -3,6 +3,7 @@
 from functools import partial
 
 from deployments import anthropic_errors, conversations, forward, limits
+from deployments.bill import Bill, Journal
 from deployments.desks import Desks, asked
 from deployments.fleet import RouterSettings
 from deployments.openai_answers import error_event
@@ -15,8 +16,8 @@ from deployments.tenants import sender, wish
 class CallRoutes:
     """All that an engine's application answers."""
 
-    def __init__(self, desks: Desks, metrics: RouterMetrics, settings: RouterSettings) -> None:
-        self._desks, self._metrics, self._settings = desks, metrics, settings
+    def __init__(self, desks: Desks, metrics: RouterMetrics, settings: RouterSettings, journal: Journal | None) -> None:
+        self._desks, self._metrics, self._settings, self._journal = desks, metrics, settings, journal
         self._allowed = forward.Allowed(
             media_urls=settings.allow_media_urls, chat_templates=settings.allow_chat_templates
         )
@@ -46,6 +47,7 @@ class CallRoutes:
             took = partial(lane.took, tickets[0])
             as_event = anthropic_errors.event if forward.anthropic(path) else error_event
             metered = self._metrics.watch(lane.model, tokens, by)
-            status = await relay(tickets[0], send, metered, took, as_event, door.extra)
+            bill = Bill(self._journal, by, desk.lane.model, door.variant, tickets)
+            status = await relay(tickets[0], send, metered, bill, took, as_event, door.extra)
         if status is not None and status >= 400:
             self._metrics.refused(status)

@@ -19,15 +19,18 @@ class Tally:
     """The engine has had a request of it: from now on the engine's own figures count."""
     prompt_tokens: int = 0
     output_tokens: int = 0
-    """Both since the last part."""
+    cached_tokens: int = 0
+    """All of them since the last part."""
+    gpu_s: float = 0.0
+    """Of its requests that are over."""
     open: set[str] = field(default_factory=set)
     """Requests of it that the engine may still have."""
     left: bool = False
     """Nobody waits for the answer: requests are cancelled."""
 
-    def take(self) -> tuple[int, int]:
-        told = self.prompt_tokens, self.output_tokens
-        self.prompt_tokens = self.output_tokens = 0
+    def take(self) -> tuple[int, int, int]:
+        told = self.prompt_tokens, self.output_tokens, self.cached_tokens
+        self.prompt_tokens = self.output_tokens = self.cached_tokens = 0
         return told
 
 
@@ -37,11 +40,13 @@ TALLY: ContextVar[Tally] = ContextVar("tally")
 
 class CountedEngine:
     """vLLM's AsyncLLM, with the tokens of each call counted. `cut_off()` is called where the core ends a request that
-    was not cancelled, with no answer.
+    was not cancelled, with no answer; `spent(request_id)` says what a request that is over had of the devices.
     """
 
-    def __init__(self, llm: Any, work_arrived: Callable[[], None], cut_off: Callable[[], None]) -> None:
-        self._llm, self._work_arrived, self._cut_off = llm, work_arrived, cut_off
+    def __init__(
+        self, llm: Any, work_arrived: Callable[[], None], cut_off: Callable[[], None], spent: Callable[[str], float]
+    ) -> None:
+        self._llm, self._work_arrived, self._cut_off, self._spent = llm, work_arrived, cut_off, spent
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._llm, name)
@@ -77,12 +82,14 @@ class CountedEngine:
                 if not prompted:
                     prompted = True
                     tally.prompt_tokens += len(output.prompt_token_ids or ())
+                    tally.cached_tokens += output.num_cached_tokens or 0
                 tally.output_tokens += new_tokens(output)
                 if output.finished:
                     tally.open.discard(request_id)
                 yield output
         finally:
             await outputs.aclose()
+            tally.gpu_s += self._spent(request_id)
 
 
 def _is_cut(output: Any) -> bool:

@@ -45,7 +45,7 @@ class Desk:
 
     def door(self, by: Sender, wish: Wish) -> Door:
         """Where a request goes in."""
-        return Door(self.lane) if self.variants is None else self.variants.door(by, wish)
+        return Door(self.lane, self.lane.model) if self.variants is None else self.variants.door(by, wish)
 
 
 Desks = Mapping[str, Desk]

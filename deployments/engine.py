@@ -13,7 +13,7 @@ from deployments import numbers_check, reference, vector_check
 from deployments.core_watch import CoreWatch
 from deployments.declare import ENGINE
 from deployments.fleet import Model
-from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
+from deployments.frames import Call, Cancel, Delta, Failure, Load, Spent, Submit, Took
 from deployments.gpu_watch import GpuWatch
 from deployments.link import EngineEnd
 from deployments.rank_check import Misplaced, check_ranks
@@ -44,6 +44,9 @@ class Engine:
         self._model = model
         self._draining = False
         self._runs: dict[tuple[bytes, int], str | None] = {}
+        """By router and request, vLLM's key; None while it is being handed over."""
+        self._names: dict[tuple[bytes, int], str] = {}
+        """Of those whose cost was not told yet."""
         self._early: dict[tuple[bytes, int], int] = {}
         """Requests that vLLM may not know of yet, and their tokens to read."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,7 +176,7 @@ class Engine:
     async def _run(self, router: bytes, request: Submit) -> None:
         run = (router, request.request)
         self._runs[run] = None
-        name = f"{router.decode()}-{request.request}-{request.attempt}"
+        name = self._names[run] = f"{router.decode()}-{request.request}-{request.attempt}"
         choices, ended = request.sampling.get("n", 1), 0
 
         def emit(answer: Delta | Failure) -> None:
@@ -184,6 +187,7 @@ class Engine:
             ended += isinstance(answer, Delta) and answer.finish is not None
             if ended >= choices or isinstance(answer, Failure):
                 self._runs.pop(run, None)
+                self._tell_spent(run)
 
         key = await self._engine.submit(name, request, emit)
         if key is None:
@@ -192,11 +196,19 @@ class Engine:
             self._runs[run] = key
         elif ended < choices:  # cancelled while it was being handed over
             await self._engine.cancel(key)
+        if run not in self._runs:
+            self._tell_spent(run)
+
+    def _tell_spent(self, run: tuple[bytes, int]) -> None:
+        """What a request had of the devices, in the frame of its end."""
+        if (name := self._names.pop(run, None)) is not None:
+            self._link.say(run[0], Spent(run[1], self._engine.spent_s(name)))
 
     async def _cancel(self, router: bytes, request: int) -> None:
         self._application.leave(router, request)
         if (key := self._runs.pop((router, request), None)) is not None:
             await self._engine.cancel(key)
+            self._tell_spent((router, request))
 
     def _drop_router(self, router: bytes) -> None:
         self._application.drop(router)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-VERSION = 5
+VERSION = 6
 BEAT_S = 0.4
 """Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
 SILENCE_S = 2.0
@@ -177,6 +177,8 @@ class Part(msgspec.Struct, array_like=True):
     """Prompt tokens that the engine took for this call since the part before."""
     output_tokens: int = 0
     """Tokens that it made for this call since the part before."""
+    cached_tokens: int = 0
+    """Of `prompt_tokens`, those that came from the prefix cache."""
 
     def merge(self, later: "Part") -> None:
         """Takes in the next part of the same answer."""
@@ -184,6 +186,15 @@ class Part(msgspec.Struct, array_like=True):
         self.more = later.more
         self.prompt_tokens += later.prompt_tokens
         self.output_tokens += later.output_tokens
+        self.cached_tokens += later.cached_tokens
+
+
+class Spent(msgspec.Struct, array_like=True):
+    """What a request had of the engine's devices. Told once, when it is over, however it ended."""
+
+    request: int
+    gpu_s: float
+    """Its share of each step's time, for each device of the replica; of CPUs, devices are what vLLM takes for such."""
 
 
 class Failure(msgspec.Struct, array_like=True):
@@ -208,3 +219,4 @@ class EngineFrame(msgspec.Struct, array_like=True):
     goodbye: bool = False
     """The last frame: everything was finished."""
     parts: list[Part] = []
+    spent: list[Spent] = []

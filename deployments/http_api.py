@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from deployments import anthropic_errors, forward
+from deployments.bill import Journal
 from deployments.call_routes import CallRoutes
 from deployments.desks import Desk, by_name, card, opened
 from deployments.fleet import RouterSettings
@@ -22,7 +23,7 @@ OPEN = frozenset({"/health", "/ready", "/metrics"})
 
 
 class HttpApi:
-    """The ASGI application. `desks` by model name, in the fleet's order."""
+    """The ASGI application. `desks` by model name, in the fleet's order; `journal`: None where no usage is kept."""
 
     def __init__(
         self,
@@ -30,13 +31,14 @@ class HttpApi:
         metrics: RouterMetrics,
         settings: RouterSettings,
         ring: KeyRing,
+        journal: Journal | None = None,
     ) -> None:
         self._desks, self._metrics, self._ring = desks, metrics, ring
         self._open = OpenRequests(settings.limits.open_requests)
         self.draining = False
         """/ready fails; everything else goes on."""
-        calls = CallRoutes(desks, metrics, settings)
-        texts = TextRoutes(desks, metrics, settings, calls.pass_on)
+        calls = CallRoutes(desks, metrics, settings, journal)
+        texts = TextRoutes(desks, metrics, settings, calls.pass_on, journal)
         self._routes: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
             **dict.fromkeys(forward.ROUTES, ("POST", calls.take)),
             "/v1/chat/completions": ("POST", texts.chat),

@@ -13,7 +13,7 @@ from typing import Any
 import routing
 from deployments.admission import Admission, TenantLimits
 from deployments.fleet import RouterSettings, Scaling
-from deployments.frames import WINDOW_BYTES, Call, Cancel, Delta, EngineFrame, Failure, Part, Submit, Took
+from deployments.frames import WINDOW_BYTES, Call, Cancel, Delta, EngineFrame, Failure, Part, Spent, Submit, Took
 from deployments.link import RouterEnd
 from deployments.replica import Replica
 from deployments.replicas import Replicas
@@ -171,8 +171,7 @@ class Lane:
         if (replica := self._runs_on(ticket)) is None:
             return
         del replica.tickets[ticket.value.id]
-        if isinstance(ticket.order, Call):
-            replica.left[ticket.value.id] = ticket
+        replica.left[ticket.value.id] = ticket
         if replica.link is not None:
             replica.link.say(Cancel(ticket.value.id))
 
@@ -215,6 +214,8 @@ class Lane:
         self._seen.hear(replica, frame.load)
         for tenant, tokens in frame.load.served:
             self._queue.counters.charge(tenant, tokens)
+        for spent in frame.spent:  # before the ends that they belong to
+            self._take_spent(replica, spent)
         for delta in frame.deltas:
             ticket = replica.tickets.get(delta.request)
             if ticket is not None and ticket.attempt == delta.attempt:
@@ -222,10 +223,7 @@ class Lane:
         for part in frame.parts:
             self._take_in(replica, part)
         for failure in frame.failures:
-            self._judge(replica, routing.failed if failure.status >= 500 else routing.succeeded)
-            replica.left.pop(failure.request, None)
-            if (ticket := replica.tickets.pop(failure.request, None)) is not None:
-                ticket.fail(failure)
+            self._take_failure(replica, failure)
         if self._waiting:
             self._dispatch_soon()
 
@@ -240,12 +238,28 @@ class Lane:
         if ended:
             del replica.tickets[delta.request]
 
+    def _take_failure(self, replica: Replica, failure: Failure) -> None:
+        self._judge(replica, routing.failed if failure.status >= 500 else routing.succeeded)
+        replica.left.pop(failure.request, None)
+        if (ticket := replica.tickets.pop(failure.request, None)) is not None:
+            ticket.fail(failure)
+
+    def _take_spent(self, replica: Replica, spent: Spent) -> None:
+        if (ticket := replica.tickets.get(spent.request)) is not None:
+            ticket.used.gpu_s += spent.gpu_s
+        elif (ticket := replica.left.get(spent.request)) is not None:
+            ticket.used.gpu_s += spent.gpu_s
+            if isinstance(ticket.order, Submit):  # of a call one more part comes
+                del replica.left[spent.request]
+            ticket.settle()
+
     def _take_in(self, replica: Replica, part: Part) -> None:
         """Counts a part's tokens, of a call whose client left too, and gives it to its reader."""
-        ticket = replica.tickets.get(part.request)
-        self.shares.told(ticket or replica.left.get(part.request), part)
-        if not part.more:
-            replica.left.pop(part.request, None)
+        ticket, left = replica.tickets.get(part.request), replica.left.get(part.request)
+        self.shares.told(ticket or left, part)
+        if left is not None and not part.more:
+            del replica.left[part.request]
+            left.settle()
         if part.status:
             self._judge(replica, routing.failed if part.status >= 500 else routing.succeeded)
         if ticket is None or ticket.attempt != part.attempt:

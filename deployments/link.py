@@ -29,6 +29,7 @@ from deployments.frames import (
     Load,
     Part,
     RouterFrame,
+    Spent,
     Submit,
     Took,
     Waiting,
@@ -86,7 +87,7 @@ class EngineEnd:
         """Lets the router with this public key connect."""
         self._allowed.add(router_key)
 
-    def say(self, router: bytes, answer: Delta | Part | Failure) -> None:
+    def say(self, router: bytes, answer: Delta | Part | Failure | Spent) -> None:
         """Puts an answer into the frame that leaves at the end of this turn."""
         if (peer := self._routers.get(router)) is not None:
             peer.put(answer)
@@ -138,7 +139,7 @@ class EngineEnd:
         load.received = peer.received_submits
         self._sharing.address(load, router, peer.sent_frames)
         deltas, parts = list(peer.deltas.values()), list(peer.parts.values())
-        frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye, parts)
+        frame = EngineFrame(VERSION, peer.sent_frames, load, deltas, peer.failures, goodbye, parts, peer.spent)
         try:
             peer.full = not self._wire.send(router, self._encode(frame))
         except zmq.ZMQError:

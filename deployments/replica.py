@@ -23,7 +23,7 @@ class Replica:
     heard: bool = False
     tickets: dict[int, Ticket] = field(default_factory=dict)
     left: dict[int, Ticket] = field(default_factory=dict)
-    """Calls that nobody waits for, until the engine has told what they took."""
+    """What nobody waits for, until the engine has told what it took."""
     sent: int = 0
     on_the_way: deque[int] = field(default_factory=deque)
     """Prompt tokens to read of each Submit and Call that the last load does not count yet."""

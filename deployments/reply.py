@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+from deployments.bill import Bill
 from deployments.frames import Part
 from deployments.openai_answers import Answer, error_event
 from deployments.openai_wire import ApiError
@@ -33,21 +34,29 @@ async def respond(
 
 
 async def stream(
-    tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered, extra: Extra = ()
+    tickets: Sequence[Ticket],
+    news: asyncio.Event,
+    answer: Answer,
+    send: Send,
+    metered: Metered,
+    bill: Bill,
+    extra: Extra = (),
 ) -> None:
     """Writes events as deltas come; `news` is set whenever some have, or the client is gone.
 
     An error before the first event is raised as ApiError, a later one is an event.
     """
-    opened, outcome = False, "failed"
+    opened, unread, outcome = False, True, "failed"
     try:
-        while any(ticket.unread for ticket in tickets):
+        while unread:
             await news.wait()
             news.clear()
             if tickets[0].gone:
                 outcome = "cancelled"
                 return
             events = _events(tickets, answer, metered)
+            if not (unread := any(ticket.unread for ticket in tickets)):
+                bill.settle()
             if events and not opened:
                 await send(_start(200, [*_EVENT_STREAM, *extra]))
                 opened = True
@@ -60,11 +69,18 @@ async def stream(
             raise
         await send({"type": "http.response.body", "body": error_event(error)})
     finally:
+        bill.settle()
         metered.end(outcome)
 
 
 async def whole(
-    tickets: Sequence[Ticket], news: asyncio.Event, answer: Answer, send: Send, metered: Metered, extra: Extra = ()
+    tickets: Sequence[Ticket],
+    news: asyncio.Event,
+    answer: Answer,
+    send: Send,
+    metered: Metered,
+    bill: Bill,
+    extra: Extra = (),
 ) -> None:
     """Answers once everything has come. Raises ApiError when the engine failed."""
     outcome = "failed"
@@ -79,6 +95,7 @@ async def whole(
         metered.tokens(sum(len(choice.token_ids) for choice in choices))
         outcome = "ok"
     finally:
+        bill.settle()
         metered.end(outcome)
     await respond(send, 200, answer.whole(choices), extra=extra)
 
@@ -87,6 +104,7 @@ async def relay(
     ticket: Ticket,
     send: Send,
     metered: Metered,
+    bill: Bill,
     took: Callable[[int], None],
     as_event: Callable[[ApiError], bytes],
     extra: Extra = (),
@@ -104,6 +122,8 @@ async def relay(
             if status is None:
                 status, events = part.status, ("content-type", _EVENTS) in part.headers
                 await send(_start(part.status, [*_headers(part), *extra]))
+            if not part.more:
+                bill.settle()
             await send({"type": "http.response.body", "body": bytes(part.body), "more_body": part.more})
             took(len(part.body))
         outcome = "cancelled" if ticket.gone else "ok" if status is not None and status < 400 else "failed"
@@ -113,6 +133,7 @@ async def relay(
         if events:  # what came before may have been cut within an event
             await send({"type": "http.response.body", "body": b"\n\n" + as_event(error)})
     finally:
+        bill.settle()
         metered.end(outcome)
     return status
 

@@ -16,18 +16,16 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from deployments import decision_watch, key_watch, tenants
+from deployments import tenants
 from deployments.ask_all import ask_all
-from deployments.controller import from_controller
+from deployments.books import Books
 from deployments.declare import engine_name
 from deployments.desks import Desk
 from deployments.engine import MARK
 from deployments.fleet import Fleet, Model
 from deployments.http_api import HttpApi
 from deployments.http_server import HttpServer
-from deployments.key_ring import KeyRing
 from deployments.lane import Lane
-from deployments.late_store import LateStore
 from deployments.link import RouterEnd
 from deployments.listener import Listener, listen
 from deployments.render import Renderer
@@ -52,19 +50,14 @@ class Router:
         self._desks = {model.name: _desk(model, fleet, threads) for model in fleet.models}
         self._lanes = {lane.model: lane for desk in self._desks.values() for lane in desk.lanes}
         self._metrics = RouterMetrics(fleet.scaling.targets())
-        store = LateStore(fleet.store.url) if fleet.store.url else None
-        ring = KeyRing(fleet.tenants, lets_in=fleet.router.lets_in, stored=None if store else ())
-        self._api = HttpApi(self._desks, self._metrics, fleet.router, ring)
-        if store is not None:
-            watch = key_watch.KeyWatch(store)
-            await key_watch.begin(watch, ring.hear, log.warning)
+        self._books = _books(fleet)
+        await self._books.begin()
+        self._api = HttpApi(self._desks, self._metrics, fleet.router, self._books.ring, self._books.journal)
         self._settle_s = fleet.router.settle_s
         self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port), fleet.router.limits)
         await self._http.start()
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
-        self._looking.append(asyncio.ensure_future(self._watch_decisions(store)))
-        if store is not None:
-            self._looking.append(asyncio.ensure_future(key_watch.go_on(watch, ring.hear, log.warning)))
+        self._looking += self._books.go_on(self._metrics.scaling.decided)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`: what waits and what came here, by engine deployment."""
@@ -96,6 +89,7 @@ class Router:
             task.cancel()
         for lane in self._lanes.values():
             lane.close()
+        await self._books.close()
         ending.result()
 
     async def _give_up_lost_causes(self) -> None:
@@ -112,16 +106,19 @@ class Router:
             await ask_all(handle, "describe", self._keys[0], tell=partial(self._join, lane), log=log.debug)
             await asyncio.sleep(LOOK_S)
 
-    async def _watch_decisions(self, store: LateStore | None) -> None:
-        keep = None if store is None else decision_watch.keeper(store)
-        await decision_watch.watch(from_controller, keep, self._metrics.scaling.decided, log.warning)
-
     def _join(self, lane: Lane, facts: dict[str, Any]) -> None:
         if facts["replica"] in lane.replicas:
             return
         log.info("%s: replica %s at %s", lane.model, facts["replica"], facts["address"])
         connect = partial(RouterEnd, address=facts["address"], engine_key=facts["key"], keys=self._keys)
         lane.join(Replica(facts["replica"], facts), connect)
+
+
+def _books(fleet: Fleet) -> Books:
+    try:
+        return Books(fleet, log.warning)
+    except OSError as error:
+        raise RuntimeError(f"{MARK}router: usage can't be kept: {error}") from None
 
 
 def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:

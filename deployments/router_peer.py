@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deployments.frames import Delta, Failure, Part
+from deployments.frames import Delta, Failure, Part, Spent
 
 
 @dataclass(slots=True)
@@ -20,22 +20,25 @@ class RouterPeer:
     deltas: dict[tuple[int, int, int], Delta] = field(default_factory=dict)
     parts: dict[tuple[int, int], Part] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    spent: list[Spent] = field(default_factory=list)
 
-    def put(self, answer: Delta | Part | Failure) -> None:
+    def put(self, answer: Delta | Part | Failure | Spent) -> None:
         """Keeps an answer for the next frame, merged with what waits of the same choice or call."""
         if isinstance(answer, Failure):
             self.failures.append(answer)
+        elif isinstance(answer, Spent):
+            self.spent.append(answer)
         elif isinstance(answer, Part):
             _merge(self.parts, (answer.request, answer.attempt), answer)
         else:
             _merge(self.deltas, (answer.request, answer.attempt, answer.index), answer)
 
     def has_answers(self) -> bool:
-        return bool(self.deltas or self.parts or self.failures)
+        return bool(self.deltas or self.parts or self.failures or self.spent)
 
     def forget(self) -> None:
         """Keeps no answer."""
-        self.deltas, self.parts, self.failures = {}, {}, []
+        self.deltas, self.parts, self.failures, self.spent = {}, {}, [], []
 
 
 K = TypeVar("K")

@@ -47,6 +47,7 @@ class Shares:
 
     def made(self, ticket: Ticket, tokens: int) -> None:
         """An engine made tokens for it."""
+        ticket.used.output_tokens += tokens
         self._count(ticket, 0, tokens)
         self._charge(ticket, tokens)
 
@@ -55,6 +56,9 @@ class Shares:
         self._count(ticket, part.prompt_tokens, part.output_tokens)
         if ticket is None:
             return
+        ticket.used.prompt_tokens += part.prompt_tokens
+        ticket.used.cached_tokens += part.cached_tokens
+        ticket.used.output_tokens += part.output_tokens
         self._charge(ticket, part.output_tokens)
         if part.prompt_tokens:
             self._charge(ticket, part.prompt_tokens - ticket.estimated_tokens)

@@ -75,8 +75,7 @@ class StepMeter:
     ) -> None:
         """vLLM calls this after each step."""
         now_s = monotonic()
-        if (core := self._cores.get(engine_idx)) is None:
-            core = self._cores[engine_idx] = _Core(self._busy_since_s)
+        core = self._core(engine_idx)
         took_s = now_s - max(core.stepped_s, self._busy_since_s)
         self._stepped_s = core.stepped_s = now_s
         self.steps += 1
@@ -97,6 +96,15 @@ class StepMeter:
                 self._prefill.add(prefilled, took_s)
             elif generated:
                 self._decode.add(generated, took_s)
+
+    def since_step_s(self, core: int) -> float:
+        """Seconds since a core's last step, or since work arrived if that is later: what the next one has taken."""
+        return max(0.0, monotonic() - max(self._core(core).stepped_s, self._busy_since_s))
+
+    def _core(self, number: int) -> _Core:
+        if (core := self._cores.get(number)) is None:
+            core = self._cores[number] = _Core(self._busy_since_s)
+        return core
 
     def _refit(self) -> None:
         if not self.steps % REFIT_STEPS and (costs := self._fit.costs()) is not None:

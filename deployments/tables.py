@@ -1,6 +1,6 @@
 """Which tables does the store have? How they came to be is in deployments/migrations."""
 
-from sqlalchemy import JSON, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
 
 TABLES = MetaData()
 DECISIONS = Table(
@@ -33,3 +33,24 @@ KEYS = Table(
 KEYS_VERSION = Table("keys_version", TABLES, Column("number", Integer, nullable=False))
 """One row: how often keys were changed. Each change raises it within its own transaction, so that whoever has read a
 number has seen every change up to it."""
+USAGE = Table(
+    "usage",
+    TABLES,
+    Column("hour_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", String(63), primary_key=True),
+    Column("key", String(16), primary_key=True),
+    Column("model", String(63), primary_key=True),
+    Column("variant", String(63), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("gpu_s", Double, nullable=False),
+)
+USAGE_JOURNALS = Table(
+    "usage_journals",
+    TABLES,
+    Column("name", String(64), primary_key=True),
+    Column("taken_bytes", BigInteger, nullable=False),
+)
+"""Up to where each router's journal is in `usage`."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from deployments import conversations, limits
+from deployments.bill import Bill, Journal
 from deployments.desks import Desk, Desks, by_name
 from deployments.fleet import RouterSettings
 from deployments.openai_answers import Answer, Usage
@@ -31,8 +32,10 @@ class TextRoutes:
         metrics: RouterMetrics,
         settings: RouterSettings,
         pass_on: Callable[[Scope, bytes, Receive, Send], Awaitable[None]],
+        journal: Journal | None,
     ) -> None:
         self._desks, self._metrics, self._settings, self._pass_on = desks, metrics, settings, pass_on
+        self._journal = journal
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, self._settings.limits)
@@ -91,8 +94,9 @@ class TextRoutes:
                 for ids in prompts:
                     tickets.append(lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
             metered = self._metrics.watch(lane.model, sum(map(len, prompts)), by)
+            bill = Bill(self._journal, by, desk.lane.model, door.variant, tickets)
             give = stream if request.stream else whole
-            await give(tickets, news, _answer(request, prompts, chat), send, metered, door.extra)
+            await give(tickets, news, _answer(request, prompts, chat), send, metered, bill, door.extra)
 
     def _check_limits(self, request: Common) -> None:
         limits.check({name: getattr(request, name, None) for name in limits.FIELDS}, self._settings.limits)

@@ -8,6 +8,7 @@ from time import monotonic
 import msgspec
 
 import routing
+from deployments.bill import Bill, Used
 from deployments.continuation import SoFar, go_on, may_continue
 from deployments.frames import Call, Delta, Failure, Part, Submit
 from deployments.openai_wire import ApiError
@@ -47,6 +48,9 @@ class Ticket:
     """Of a call's prompt, what its tenant was charged for and the engine has not told yet."""
     charged_tokens: int = 0
     """What its tenant was charged for it, but for what was given back."""
+    used: Used = field(default_factory=Used)
+    bill: Bill | None = None
+    """Of the HTTP request that it belongs to."""
     so_far: SoFar | None = field(init=False)
     """What has come; None: another replica can't go on with it."""
 
@@ -92,6 +96,8 @@ class Ticket:
         """Takes a delta in; True when no choice is left open."""
         self.open_choices -= delta.finish is not None
         self.heard_s = monotonic()
+        if not self.used.prompt_tokens:
+            self._begun(delta)
         if self.so_far is not None:
             self.so_far.add(delta)
         if (waiting := self.pending.get(delta.index)) is not None:
@@ -143,6 +149,17 @@ class Ticket:
         self.replica, self.open_choices = None, choices(self.order)
         self.pending.clear()
         self.part = None
+        self.used = Used(gpu_s=self.used.gpu_s)
+
+    def settle(self) -> None:
+        """More became known of what it used after its reader left."""
+        if self.bill is not None:
+            self.bill.settle()
+
+    def _begun(self, delta: Delta) -> None:
+        assert isinstance(self.order, Submit)
+        self.used.prompt_tokens = len(self.order.prompt_ids)
+        self.used.cached_tokens = min(delta.cached_tokens, self.used.prompt_tokens)
 
     def _give(self) -> None:
         self.taken = True

@@ -19,6 +19,8 @@ class Door:
     """Where a request goes in."""
 
     lane: Lane
+    variant: str
+    """Whose lane it is; the model itself is one of its variants."""
     extra: tuple[tuple[bytes, bytes], ...] = ()
     """What its answer's headers say of that."""
 
@@ -41,7 +43,7 @@ class Variants:
         self.chosen: Counter[tuple[str, routing.Why]] = Counter()
         """By variant and reason, requests that were sent there."""
         self._ladder = routing.Ladder(ttft_s)
-        self._doors = {one.name: Door(one.lane, ((HEADER, one.name.encode()),)) for one in served}
+        self._doors = {one.name: Door(one.lane, one.name, ((HEADER, one.name.encode()),)) for one in served}
 
     @property
     def lanes(self) -> list[Lane]:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from deployments.call_tally import TALLY, CountedEngine, Tally
-from deployments.frames import WINDOW_BYTES, Call, Failure, Part
+from deployments.frames import WINDOW_BYTES, Call, Failure, Part, Spent
 from deployments.link import EngineEnd
 
 CHUNK_BYTES = 1 << 18
@@ -108,7 +108,7 @@ class _Answer:
 
     call: Call
     tally: Tally
-    emit: Callable[[Part | Failure], None]
+    emit: Callable[[Part | Failure | Spent], None]
     room: Callable[[], Awaitable[None]]
     gone: asyncio.Event
     read: asyncio.Event = field(default_factory=asyncio.Event)
@@ -145,6 +145,7 @@ class _Answer:
 
     def end(self) -> None:
         """Says that nothing more comes, unless that was said."""
+        self._tell_spent()
         if self.ended:
             return
         if self.started or self.gone.is_set():
@@ -175,8 +176,15 @@ class _Answer:
     def _part(self, body: bytes, more: bool) -> None:
         status, headers = (0, []) if self.started else (self.status, self.headers)
         self.started, self.ended = True, not more
+        if not more:
+            self._tell_spent()
         tokens = self.tally.take()
         self.emit(Part(self.call.request, self.call.attempt, bytearray(body), more, status, headers, *tokens))
+
+    def _tell_spent(self) -> None:
+        if self.tally.gpu_s:
+            self.emit(Spent(self.call.request, self.tally.gpu_s))
+            self.tally.gpu_s = 0.0
 
 
 def _scope(call: Call) -> dict[str, Any]:
@@ -211,13 +219,17 @@ def _receiver(body: bytes, gone: asyncio.Event) -> Callable[[], Awaitable[dict[s
 
 
 async def build(
-    llm: Any, arguments: dict[str, Any], work_arrived: Callable[[], None], cut_off: Callable[[], None]
+    llm: Any,
+    arguments: dict[str, Any],
+    work_arrived: Callable[[], None],
+    cut_off: Callable[[], None],
+    spent: Callable[[str], float],
 ) -> Application:
     """vLLM's application over a running AsyncLLM, as its own server would set it up.
 
     `arguments` are the engine's, as it has completed them (a reasoning parser in its config of structured outputs), and
     those of SERVER_SETTINGS that the fleet gives; `work_arrived` is told of each request before the engine is,
-    `cut_off` of one that the core ended by itself with no answer.
+    `cut_off` of one that the core ended by itself with no answer; `spent` says what one had of the devices.
     """
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
@@ -228,7 +240,7 @@ async def build(
     args = Namespace(**(vars(FrontendArgs()) | arguments | ours))
     tasks = await llm.get_supported_tasks()
     app = build_app(args, tasks, llm.model_config)
-    engine: Any = CountedEngine(llm, work_arrived, cut_off)
+    engine: Any = CountedEngine(llm, work_arrived, cut_off, spent)
     await init_app_state(engine, app.state, args, tasks)
     # vLLM's handler of a dead engine wants a server to stop; Serve replaces this replica anyway.
     app.state.server = SimpleNamespace(should_exit=False)

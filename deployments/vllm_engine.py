@@ -21,6 +21,7 @@ from deployments.fleet import Model
 from deployments.frames import Failure, Load, Submit
 from deployments.last_words import one_line
 from deployments.resumption import Resumption
+from deployments.step_shares import StepShares
 from deployments.vllm_outputs import Emit, putter, sampling_params
 from deployments.vllm_start import EngineFailed, Started, start
 
@@ -51,6 +52,11 @@ class VllmEngine:
         """It keeps prefixes of prompts."""
         self._processes = _processes(engine)
         self._resumption = Resumption(engine)
+        self._unread: dict[str, int] = {}
+        """By name of a request that was cancelled before its first token: prompt tokens that were to be read."""
+        self._devices: int = config.parallel_config.world_size
+        self._shares = StepShares(self._owner)
+        self._hear_steps()
         self._reads: dict[str, int] = {}
         """By vLLM's key of a request: prompt tokens to read, by what its router thinks is cached."""
         self._cancelled: set[str] = set()
@@ -68,7 +74,9 @@ class VllmEngine:
 
     async def application(self) -> vllm_app.Application:
         """vLLM's own HTTP application over this engine."""
-        return await vllm_app.build(self._engine, self._arguments, self._meter.work_arrived, lambda: self._tell_death())
+        return await vllm_app.build(
+            self._engine, self._arguments, self._meter.work_arrived, lambda: self._tell_death(), self.spent_s
+        )
 
     async def submit(self, name: str, request: Submit, emit: Emit) -> str | None:
         """Hands a request to the engine; `emit` then gets its deltas, on this loop, until one with a finish.
@@ -114,6 +122,9 @@ class VllmEngine:
     async def cancel(self, key: str) -> None:
         """Ends a request within one step; nothing more is emitted."""
         self._cancelled.add(key)
+        state = self._engine.output_processor.request_states.get(key)
+        if state is not None and state.is_prefilling:
+            self._unread[state.external_req_id] = self._unread_of(key, state)
         try:
             await self._engine.abort(key, internal=True)
         finally:
@@ -123,6 +134,37 @@ class VllmEngine:
         """The core ended a request with no answer: if that was not cancelled, it was told to end, and will soon."""
         if key not in self._cancelled:
             self._tell_death()
+
+    def spent_s(self, name: str) -> float:
+        """Device-seconds that a request had, by the name that it was given; asked once, when it is over."""
+        return self._shares.take(name, self._unread.pop(name, 0))
+
+    def _owner(self, key: str) -> str | None:
+        state = self._engine.output_processor.request_states.get(key)
+        return None if state is None else state.external_req_id
+
+    def _hear_steps(self) -> None:
+        """Divides each step's time before vLLM makes answers of its outputs, so that an end is told with its cost."""
+        core = self._engine.engine_core
+        pull = core.get_output_async
+
+        async def pulled() -> Any:
+            outputs = await pull()
+            self._share(outputs)
+            return outputs
+
+        core.get_output_async = pulled
+
+    def _share(self, outputs: Any) -> None:
+        states, stats = self._engine.output_processor.request_states, outputs.scheduler_stats
+        if not states:
+            self._shares.idle()
+            return
+        details = stats.iteration_details if stats is not None else None
+        seconds = self._meter.since_step_s(outputs.engine_index) * self._devices
+        self._shares.step(seconds, outputs.outputs, details.num_ctx_tokens if details is not None else None)
+        if self._shares.remembered > 2 * len(states) + READS_MORE:
+            self._shares.forget({state.external_req_id for state in states.values()})
 
     def load(self) -> Load:
         """How busy the engine is now; credits are for all routers together."""
@@ -151,8 +193,10 @@ class VllmEngine:
         states, reads = self._engine.output_processor.request_states, self._reads
         if len(reads) > 2 * len(states) + READS_MORE:
             self._reads = reads = {key: reads[key] for key in reads.keys() & states.keys()}
-        unread = [(key, state.prompt_len) for key, state in states.items() if state.is_prefilling]
-        return sum(min(reads.get(key, tokens), tokens) for key, tokens in unread)
+        return sum(self._unread_of(key, state) for key, state in states.items() if state.is_prefilling)
+
+    def _unread_of(self, key: str, state: Any) -> int:
+        return min(self._reads.get(key, state.prompt_len), state.prompt_len)
 
     def costs(self) -> dict[str, float]:
         """What the scaler is told of the steps: their costs once there was one, and how they fill the time."""

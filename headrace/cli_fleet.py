@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_arguments import Address, FleetOrModel, Key, Name, StoreUrl, TokenFile
+from headrace.cli_arguments import Address, AsJson, FleetOrModel, Key, Name, StoreUrl, TokenFile
 
 commands = typer.Typer()
 
@@ -172,6 +172,28 @@ def scaling(
     from headrace.scaling import Options, command
 
     command(Options(model=model, since=since, store=store, run=name), as_json=json, plot=plot)
+
+
+@commands.command()
+def usage(
+    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 12h, 30d. Whole hours count.")] = "30d",
+    by: Annotated[
+        str, typer.Option(metavar="NAMES", help="tenant, key, model, variant, day, hour, with commas.")
+    ] = "tenant,model",
+    json: AsJson = False,
+    store: StoreUrl = None,
+    name: Name = "default",
+) -> None:
+    """Show who used what: requests, tokens and GPU-seconds. Works after the run too.
+
+    \b
+    headrace usage
+    headrace usage --since 7d --by tenant,key,day
+    headrace usage --by tenant,model,variant --json
+    """
+    from headrace.usage import command
+
+    command(since=since, by=by, as_json=json, run=name, store=store)
 
 
 @commands.command()

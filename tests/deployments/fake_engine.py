@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from deployments.frames import Call, Cancel, Delta, Failure, Load, Submit, Took
+from deployments.frames import Call, Cancel, Delta, Failure, Load, Spent, Submit, Took
 from deployments.lane import Lane
 from deployments.link import EngineEnd, RouterEnd
 from deployments.replica import Replica
@@ -21,6 +21,8 @@ from tests.deployments.small_app import SmallApp
 
 SAYING = "Ein Bächlein fließt 🚰 durchs Gerinne — 水は低きに流れる. « Voilà »! "
 CONTEXT_TOKENS = 4096
+STEP_GPU_S = 0.5
+"""What it says that a step of one request costs."""
 CACHED_TOKENS = 2
 """Prompt tokens that it claims to have had in its cache, for each request."""
 
@@ -62,6 +64,10 @@ class Run:
     steps: int = 0
     kept: list[Delta] = field(default_factory=list)
     """What is said at the end, when the request is not streamed."""
+
+    @property
+    def spent(self) -> Spent:
+        return Spent(self.submit.request, STEP_GPU_S * self.steps)
 
 
 class FakeEngine:
@@ -181,7 +187,8 @@ class FakeEngine:
             case Cancel():
                 self.cancels.append(message.request)
                 self._application.leave(router, message.request)
-                self._runs.pop((router, message.request), None)
+                if (run := self._runs.pop((router, message.request), None)) is not None:
+                    self.link.say(router, run.spent)
             case Took():
                 self._application.took(router, message.request, message.size_bytes)
         self._news.set()
@@ -224,6 +231,7 @@ class FakeEngine:
         submit = run.submit
         if run.steps == self._fail_after:
             self.link.say(run.router, Failure(submit.request, submit.attempt, 503, "EngineDeadError: it broke"))
+            self.link.say(run.router, run.spent)
             return False
         run.steps += 1
         new = [delta for choice in run.choices if (delta := next(choice, None)) is not None]
@@ -233,6 +241,8 @@ class FakeEngine:
             for delta in run.kept:
                 self.link.say(run.router, delta)
             run.kept = []
+        if not going:
+            self.link.say(run.router, run.spent)
         return going
 
 

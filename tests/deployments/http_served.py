@@ -16,6 +16,7 @@ import openai
 import uvicorn
 
 from autoscaling import Targets
+from deployments.bill import Journal
 from deployments.desks import Desk
 from deployments.fleet import RouterSettings, Tenant
 from deployments.http_api import HttpApi
@@ -102,6 +103,7 @@ async def serve(
     settings: RouterSettings = USUAL,
     tenants: Sequence[Tenant] = (),
     ring: KeyRing | None = None,
+    journal: Journal | None = None,
     variants: Mapping[str, tuple[float, FakeEngine]] = {},
     ttft_s: float = 1.0,
 ) -> AsyncIterator[Served]:
@@ -115,7 +117,7 @@ async def serve(
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
             desk.variants = Variants(MODEL, forms, ttft_s=ttft_s) if variants else None
-            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, ring or KeyRing(tenants))
+            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, ring or KeyRing(tenants), journal)
             async with _server(api, settings) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from deployments.frames import VERSION, Call, Cancel, Delta, EngineFrame, Failure, Load, Part, Submit, Took, Waiting
+from deployments.frames import (
+    VERSION,
+    Call,
+    Cancel,
+    Delta,
+    EngineFrame,
+    Failure,
+    Load,
+    Part,
+    Spent,
+    Submit,
+    Took,
+    Waiting,
+)
 from deployments.lane import Lane
 from deployments.openai_wire import ApiError
 from deployments.replica import Replica
@@ -64,10 +77,11 @@ class Engine:
     def numbers(self) -> list[int]:
         return [message.request for message in self.said if isinstance(message, Submit | Call)]
 
-    async def frame(self, *said: Delta | Part, failures: list[Failure] | None = None) -> None:
+    async def frame(self, *said: Delta | Part | Spent, failures: list[Failure] | None = None) -> None:
         """Sends a frame, with what this engine can take now, and lets the lane act on it."""
         deltas = [answer for answer in said if isinstance(answer, Delta)]
         parts = [answer for answer in said if isinstance(answer, Part)]
+        spent = [answer for answer in said if isinstance(answer, Spent)]
         ended = [delta.request for delta in deltas if delta.finish is not None]
         for request in ended + [part.request for part in parts if not part.more]:
             self.running.pop(request, None)
@@ -81,7 +95,7 @@ class Engine:
             prefill_tokens_per_s=100.0,
             draining=self.draining,
         )
-        self._on_frame(EngineFrame(VERSION, 0, load, deltas, failures or [], False, parts))
+        self._on_frame(EngineFrame(VERSION, 0, load, deltas, failures or [], False, parts, spent))
         await turn()
 
     async def die(self) -> None:

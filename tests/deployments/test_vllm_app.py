@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployments.call_tally import CountedEngine
-from deployments.frames import WINDOW_BYTES, Call, Failure, Part
+from deployments.frames import WINDOW_BYTES, Call, Failure, Part, Spent
 from deployments.vllm_app import CHUNK_BYTES, Application
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +23,7 @@ def output(*tokens: int, finished: bool = False, finish: str | None = None) -> A
     choices = [
         SimpleNamespace(index=index, token_ids=[0] * count, finish_reason=finish) for index, count in enumerate(tokens)
     ]
-    return SimpleNamespace(prompt_token_ids=[1, 2, 3], outputs=choices, finished=finished)
+    return SimpleNamespace(prompt_token_ids=[1, 2, 3], num_cached_tokens=2, outputs=choices, finished=finished)
 
 
 @dataclass
@@ -55,9 +55,9 @@ class Llm:
 class Link:
     """An engine's end that keeps what was said."""
 
-    said: list[Part | Failure] = field(default_factory=list)
+    said: list[Any] = field(default_factory=list)
 
-    def say(self, _router: bytes, answer: Part | Failure) -> None:
+    def say(self, _router: bytes, answer: Part | Failure | Spent) -> None:
         self.said.append(answer)
 
     async def room(self, _router: bytes) -> None:
@@ -77,7 +77,7 @@ def application(
     cut_off: Callable[[], None] = lambda: None,
 ) -> Application:
     """An application that streams a line for each output of one request."""
-    engine = CountedEngine(llm, arrived, cut_off)
+    engine = CountedEngine(llm, arrived, cut_off, lambda _: 0.25)
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -115,10 +115,13 @@ async def test_prompt_tokens_are_counted_once_and_output_tokens_as_they_come(
     assert link.tokens == (3, made)
     assert [part.more for part in link.said if isinstance(part, Part)] == [True] * len(outputs) + [False]
     assert (llm.closed, llm.aborted) == (1, [])
+    assert link.said[-2:] == [Spent(7, 0.25), Part(7, 1, bytearray(), False, output_tokens=link.said[-1].output_tokens)]
+    assert sum(part.cached_tokens for part in link.said if isinstance(part, Part)) == 2
 
 
 async def test_a_pooling_request_has_a_prompt_and_no_output() -> None:
-    pooled = SimpleNamespace(prompt_token_ids=[1, 2], outputs=SimpleNamespace(data=[0.5]), finished=True)
+    vector = SimpleNamespace(data=[0.5])
+    pooled = SimpleNamespace(prompt_token_ids=[1, 2], num_cached_tokens=0, outputs=vector, finished=True)
     assert (await run(application(Llm([pooled]), method="encode"))).tokens == (2, 0)
 
 
@@ -149,7 +152,7 @@ async def test_a_call_whose_client_leaves_is_aborted_in_the_engine_and_its_token
     await answering
     assert set(llm.aborted) == {"name"}
     assert llm.closed == 1
-    assert link.said[-1] == Part(7, 1, bytearray(), False)
+    assert link.said[-2:] == [Spent(7, 0.25), Part(7, 1, bytearray(), False)]
 
 
 async def test_calls_of_other_routers_go_on_when_one_is_lost() -> None:
@@ -167,7 +170,7 @@ async def test_calls_of_other_routers_go_on_when_one_is_lost() -> None:
 
 
 async def test_other_attributes_are_the_engine_s() -> None:
-    assert CountedEngine(Llm([]), lambda: None, lambda: None).dtype == "float32"
+    assert CountedEngine(Llm([]), lambda: None, lambda: None, lambda _: 0.0).dtype == "float32"
 
 
 def saying(body: bytes, times: int) -> Application:

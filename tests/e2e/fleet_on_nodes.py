@@ -31,7 +31,7 @@ models:
     source: {source}
     engine: {{dtype: float32, max_model_len: 1024, max_num_seqs: 128, kv_cache_memory_bytes: 268435456}}
     replicas: {{min: 2, max: 2}}
-router: {{host: 0.0.0.0, port: {port}, replicas: 2, settle_s: 3}}
+router: {{host: 0.0.0.0, open: true, port: {port}, replicas: 2, settle_s: 3}}
 """
 STARTS_S = 600.0
 

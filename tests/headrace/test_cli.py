@@ -26,6 +26,7 @@ COMMANDS = (
     "doctor",
     "k8s",
     "keys",
+    "usage",
 )
 
 

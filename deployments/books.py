@@ -1,0 +1,49 @@
+"""What does a router read from its store, and what does it write there: keys, usage and scale decisions?"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from autoscaling import Entry
+from deployments import decision_watch, key_watch
+from deployments.controller import from_controller
+from deployments.fleet import Fleet
+from deployments.key_ring import KeyRing
+from deployments.late_store import LateStore
+from deployments.usage_keeper import UsageKeeper, usage_folder
+
+Log = Callable[[str], None]
+
+
+class Books:
+    """Of one router. Without a store there are the keys of the fleet's file, and nothing is written."""
+
+    def __init__(self, fleet: Fleet, log: Log) -> None:
+        """Raises OSError where usage can't be kept."""
+        self._log, self._store = log, LateStore(fleet.store.url) if fleet.store.url else None
+        self.ring = KeyRing(fleet.tenants, lets_in=fleet.router.lets_in, stored=None if self._store else ())
+        self.journal: UsageKeeper | None = None
+        if self._store is not None and fleet.store.url:
+            self._keys = key_watch.KeyWatch(self._store)
+            self.journal = UsageKeeper(self._store, usage_folder(fleet.store.url), log)
+
+    async def begin(self) -> None:
+        """Before the router listens."""
+        if self._store is not None:
+            await key_watch.begin(self._keys, self.ring.hear, self._log)
+
+    def go_on(self, decided: Callable[[Sequence[Entry]], None]) -> list[asyncio.Task[None]]:
+        """What is to be cancelled at the router's end."""
+        keep = decision_watch.keeper(self._store) if self._store is not None else None
+        work = [decision_watch.watch(from_controller, keep, decided, self._log)]
+        if self._store is not None:
+            work.append(key_watch.go_on(self._keys, self.ring.hear, self._log))
+        if self.journal is not None:
+            work.append(self.journal.go_on())
+        return [asyncio.ensure_future(one) for one in work]
+
+    async def close(self) -> None:
+        """Nothing is answered any more: what is still to be written is, as far as that can be."""
+        if self.journal is not None:
+            await self.journal.close()
+        if self._store is not None:
+            self._store.close()

@@ -1,0 +1,94 @@
+"""How does usage get from journals into the store, a router's own and those that dead ones left?"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.late_store import LateStore
+from deployments.usage_journal import SUFFIX, UsageJournal, left_behind
+from deployments.usage_line import Line
+
+if TYPE_CHECKING:
+    from deployments.store import Store
+
+EVERY_S = 2.0
+"""Seconds between two looks at the journals."""
+SQLITE = "sqlite:///"
+
+
+def usage_folder(url: str) -> Path:
+    """Where the journals of a store's routers lie on this machine: beside its file, or else with what lasts until the
+    machine starts anew.
+    """
+    if url.startswith(SQLITE):
+        return Path(f"{url.removeprefix(SQLITE)}.usage")
+    return Path("/tmp") / f"headrace-{os.getuid()}" / "usage" / hashlib.sha256(url.encode()).hexdigest()[:12]
+
+
+def take_over_left(store: "Store", folder: Path) -> None:
+    """Takes over the journals of routers that are gone. Raises StoreError, OSError."""
+    from deployments import stored_usage
+
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with left_behind(path) as gone:
+            if gone:
+                stored_usage.absorb(store, path)
+                path.unlink()
+                stored_usage.forget(store, path)
+
+
+class UsageKeeper:
+    """A router's journal, and its way into the store. `add` belongs to one event loop."""
+
+    def __init__(self, store: LateStore, folder: Path, log: Callable[[str], None]) -> None:
+        """Raises OSError."""
+        self._store, self._folder, self._log = store, folder, log
+        self._journal, self._full = UsageJournal(folder, log), list[UsageJournal]()
+
+    def add(self, line: Line) -> None:
+        """Keeps a line, whatever becomes of this process."""
+        self._journal.add(line)
+
+    async def go_on(self) -> None:
+        """Looks until it is cancelled. Says a failure once."""
+        said = ""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self._look()
+                said = ""
+            except Exception as error:
+                if (failed := f"usage waits in {self._folder}: {type(error).__name__}: {error}") != said:
+                    self._log(failed)
+                    said = failed
+
+    async def close(self) -> None:
+        """Takes over the last lines, or leaves them to the next router."""
+        self._full.append(self._journal)
+        try:
+            await asyncio.to_thread(self._take_over, None, list(self._full))
+        except Exception as error:
+            self._log(f"the next router takes over usage from {self._folder}: {type(error).__name__}: {error}")
+
+    async def _look(self) -> None:
+        if self._journal.full:
+            self._full.append(self._journal)
+            self._journal = UsageJournal(self._folder, self._log)
+        full = list(self._full)
+        await asyncio.to_thread(self._take_over, self._journal, full)
+        self._full = [journal for journal in self._full if journal not in full]
+
+    def _take_over(self, open_journal: UsageJournal | None, full: list[UsageJournal]) -> None:
+        from deployments import stored_usage
+
+        store = self._store.opened()
+        if open_journal is not None:
+            open_journal.sync()
+            stored_usage.absorb(store, open_journal.path)
+        for journal in full:
+            stored_usage.absorb(store, journal.path)
+            journal.close()
+        take_over_left(store, self._folder)
