@@ -12,6 +12,8 @@ TYPES = {
     "model_not_allowed": "permission_error",
     "invalid_api_key": "authentication_error",
     "body_too_large": "request_too_large",
+    "rate_limit_exceeded": "rate_limit_error",
+    "insufficient_quota": "rate_limit_error",
     "overloaded": "overloaded_error",
     "engine_error": "api_error",
     "timeout": "timeout_error",

@@ -28,23 +28,33 @@ class Journal(Protocol):
     def add(self, line: Line) -> None: ...
 
 
+class Toll(Protocol):
+    def pay(self, line: Line) -> None: ...
+
+
 class Bill:
-    """Of the tickets of one HTTP request. `journal`: None where usage is not kept."""
+    """Of the tickets of one HTTP request. `journal`: None where usage is not kept; `toll`: where nothing is limited."""
 
     def __init__(
-        self, journal: Journal | None, by: Sender, model: str, variant: str, tickets: Sequence["Ticket"]
+        self,
+        journal: Journal | None,
+        toll: Toll | None,
+        by: Sender,
+        model: str,
+        variant: str,
+        tickets: Sequence["Ticket"],
     ) -> None:
-        self._journal, self._by, self._model, self._variant = journal, by, model, variant
+        self._journal, self._toll, self._by, self._model, self._variant = journal, toll, by, model, variant
         self._tickets = tickets
         self._told: Used | None = None
         for ticket in tickets:
             ticket.bill = self
 
     def settle(self) -> None:
-        """Writes what was used since the last time. Called before the last of an answer leaves, and when more is told
+        """Charges what was used since the last time. Called before the last of an answer leaves, and when more is told
         of a request whose client has left.
         """
-        if self._journal is None:
+        if self._journal is None and self._toll is None:
             return
         used, told = _sum(self._tickets), self._told or Used()
         if self._told is not None and used == told:
@@ -62,7 +72,10 @@ class Bill:
             used.gpu_s - told.gpu_s,
         )
         self._told = used
-        self._journal.add(line)
+        if self._journal is not None:
+            self._journal.add(line)
+        if self._toll is not None:
+            self._toll.pay(line)
 
 
 def _sum(tickets: Sequence["Ticket"]) -> Used:

@@ -1,4 +1,4 @@
-"""What does a router read from its store, and what does it write there: keys, usage and scale decisions?"""
+"""What does a router read from its store, and what does it write there: keys, usage, limits and scale decisions?"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,6 +9,8 @@ from deployments.controller import from_controller
 from deployments.fleet import Fleet
 from deployments.key_ring import KeyRing
 from deployments.late_store import LateStore
+from deployments.ledger_actor import RayLedger
+from deployments.tolls import Tolls
 from deployments.usage_keeper import UsageKeeper, usage_folder
 
 Log = Callable[[str], None]
@@ -21,6 +23,8 @@ class Books:
         """Raises OSError where usage can't be kept."""
         self._log, self._store = log, LateStore(fleet.store.url) if fleet.store.url else None
         self.ring = KeyRing(fleet.tenants, lets_in=fleet.router.lets_in, stored=None if self._store else ())
+        limited = any(tenant.limits for tenant in fleet.tenants)
+        self.tolls = Tolls(fleet.tenants, RayLedger(fleet.store.url), log) if limited else None
         self.journal: UsageKeeper | None = None
         if self._store is not None and fleet.store.url:
             self._keys = key_watch.KeyWatch(self._store)
@@ -39,6 +43,8 @@ class Books:
             work.append(key_watch.go_on(self._keys, self.ring.hear, self._log))
         if self.journal is not None:
             work.append(self.journal.go_on())
+        if self.tolls is not None:
+            work.append(self.tolls.go_on())
         return [asyncio.ensure_future(one) for one in work]
 
     async def close(self) -> None:

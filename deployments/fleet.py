@@ -133,7 +133,7 @@ class ClusterSettings(BaseModel):
 
 
 class StoreSettings(BaseModel):
-    """Where what must be kept lies: keys and scale decisions."""
+    """Where what must be kept lies: keys, usage, what is left of budgets, scale decisions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

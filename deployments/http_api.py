@@ -17,13 +17,16 @@ from deployments.receiving import Receive, Scope
 from deployments.reply import Send, respond
 from deployments.router_metrics import RouterMetrics
 from deployments.text_routes import TextRoutes
+from deployments.tolls import Tolls
 
 OPEN = frozenset({"/health", "/ready", "/metrics"})
 """Routes that need no key."""
 
 
 class HttpApi:
-    """The ASGI application. `desks` by model name, in the fleet's order; `journal`: None where no usage is kept."""
+    """The ASGI application. `desks` by model name, in the fleet's order; `journal`: None where no usage is kept,
+    `tolls` where no tenant has limits.
+    """
 
     def __init__(
         self,
@@ -32,13 +35,14 @@ class HttpApi:
         settings: RouterSettings,
         ring: KeyRing,
         journal: Journal | None = None,
+        tolls: Tolls | None = None,
     ) -> None:
         self._desks, self._metrics, self._ring = desks, metrics, ring
         self._open = OpenRequests(settings.limits.open_requests)
         self.draining = False
         """/ready fails; everything else goes on."""
-        calls = CallRoutes(desks, metrics, settings, journal)
-        texts = TextRoutes(desks, metrics, settings, calls.pass_on, journal)
+        calls = CallRoutes(desks, metrics, settings, journal, tolls)
+        texts = TextRoutes(desks, metrics, settings, calls.pass_on, journal, tolls)
         self._routes: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
             **dict.fromkeys(forward.ROUTES, ("POST", calls.take)),
             "/v1/chat/completions": ("POST", texts.chat),

@@ -52,7 +52,9 @@ class Router:
         self._metrics = RouterMetrics(fleet.scaling.targets())
         self._books = _books(fleet)
         await self._books.begin()
-        self._api = HttpApi(self._desks, self._metrics, fleet.router, self._books.ring, self._books.journal)
+        self._api = HttpApi(
+            self._desks, self._metrics, fleet.router, self._books.ring, self._books.journal, self._books.tolls
+        )
         self._settle_s = fleet.router.settle_s
         self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port), fleet.router.limits)
         await self._http.start()

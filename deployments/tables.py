@@ -54,3 +54,11 @@ USAGE_JOURNALS = Table(
     Column("taken_bytes", BigInteger, nullable=False),
 )
 """Up to where each router's journal is in `usage`."""
+LEDGER = Table(
+    "ledger",
+    TABLES,
+    Column("tenant", String(63), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("lent", Double, nullable=False),
+    Column("begin_s", Double, nullable=False),
+)

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from deployments import conversations, limits
-from deployments.bill import Bill, Journal
+from deployments.bill import Bill, Journal, Toll
 from deployments.desks import Desk, Desks, by_name
 from deployments.fleet import RouterSettings
+from deployments.lane import Lane
 from deployments.openai_answers import Answer, Usage
 from deployments.openai_wire import (
     COMPLETION_TOKENS,
@@ -20,7 +22,9 @@ from deployments.openai_wire import (
 from deployments.receiving import Receive, Scope, read_body, watched
 from deployments.reply import Send, stream, whole
 from deployments.router_metrics import RouterMetrics
+from deployments.sender import Sender
 from deployments.tenants import sender, wish
+from deployments.tolls import Tolls
 
 
 class TextRoutes:
@@ -33,9 +37,10 @@ class TextRoutes:
         settings: RouterSettings,
         pass_on: Callable[[Scope, bytes, Receive, Send], Awaitable[None]],
         journal: Journal | None,
+        tolls: Tolls | None,
     ) -> None:
         self._desks, self._metrics, self._settings, self._pass_on = desks, metrics, settings, pass_on
-        self._journal = journal
+        self._journal, self._tolls = journal, tolls
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, self._settings.limits)
@@ -89,14 +94,33 @@ class TextRoutes:
         lane, news = door.lane, asyncio.Event()
         for ids in prompts:
             _check_length(ids, request.max_tokens, lane.max_model_len, field)
-        with watched(lane, receive, self._settings, stream=bool(request.stream)) as tickets:
+        with (
+            await self._admitted(by, lane, prompts, max_tokens, request.n or 1) as toll,
+            watched(lane, receive, self._settings, stream=bool(request.stream)) as tickets,
+        ):
             with self._metrics.outcomes.door(lane.model, by):
                 for ids in prompts:
                     tickets.append(lane.enter(ids, parameters, stream=bool(request.stream), news=news, sender=by))
             metered = self._metrics.watch(lane.model, sum(map(len, prompts)), by)
-            bill = Bill(self._journal, by, desk.lane.model, door.variant, tickets)
+            bill = Bill(self._journal, toll, by, desk.lane.model, door.variant, tickets)
             give = stream if request.stream else whole
             await give(tickets, news, _answer(request, prompts, chat), send, metered, bill, door.extra)
+
+    async def _admitted(
+        self, by: Sender, lane: Lane, prompts: list[list[int]], max_tokens: int | None, n: int
+    ) -> AbstractContextManager[Toll | None]:
+        """What its tenant's limits hold for it. Raises ApiError(429, 503)."""
+        if self._tolls is None:
+            return nullcontext()
+        shortest = min(map(len, prompts))
+        with self._metrics.outcomes.door(lane.model, by):
+            return await self._tolls.admit(
+                by.tenant,
+                prompt_tokens=sum(map(len, prompts)),
+                answers=n * len(prompts),
+                max_tokens=max_tokens,
+                room_tokens=None if lane.max_model_len is None else lane.max_model_len - shortest,
+            )
 
     def _check_limits(self, request: Common) -> None:
         limits.check({name: getattr(request, name, None) for name in limits.FIELDS}, self._settings.limits)

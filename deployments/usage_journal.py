@@ -25,7 +25,8 @@ class UsageJournal:
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         """Raises OSError."""
         self._log, self._said = log, ""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in (*reversed(folder.parents), folder):
+            parent.mkdir(mode=0o700, exist_ok=True)  # each, or only the last would be ours alone
         self.path = folder / f"{secrets.token_hex(8)}{SUFFIX}"
         # Locked before it has a name by which others look for files that nobody holds.
         unnamed = self.path.with_suffix(".new")

@@ -30,7 +30,7 @@ from headrace.folders import runs_folder
 from headrace.serve import fleet_for
 from headrace.serve_rest import ServeRefused
 from headrace.steps import Steps, Update
-from headrace.stores import stored
+from headrace.stores import check_shared, stored
 from headrace.variant_quality import check_qualities
 
 LOOK_EVERY_S = 0.5
@@ -151,6 +151,7 @@ def _check_room(fleet: Fleet, where: Head, steps: Steps) -> None:
         nodes = where.rest.nodes()
     except (httpx.HTTPError, KeyError, TypeError, ValueError):
         return
+    check_shared(fleet, len(nodes))
     try:
         found = room_for_least(fleet, nodes)
     except NoRoom as error:

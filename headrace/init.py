@@ -57,7 +57,7 @@ scaling:
   advise: false              # true: Ray Serve's own law scales, ours is only told (`headrace scaling`)
   ongoing_requests: 2        # with advise: requests that Serve's law gives each engine
 
-store:                       # keys (`headrace keys`) and scale decisions
+store:                       # keys, usage and scale decisions
   url: null                  # null: an SQLite file in the state folder; or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE
 
 cluster:

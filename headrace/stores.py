@@ -16,6 +16,15 @@ def stored(fleet: Fleet, name: str) -> Fleet:
     return fleet.model_copy(update={"store": StoreSettings(url=sqlite_url(store_file(name)))})
 
 
+def check_shared(fleet: Fleet, nodes: int) -> None:
+    """Refuses a file where routers may run on several machines, of which each would have its own. Raises Failure."""
+    if nodes > 1 and fleet.store.url is not None and fleet.store.url.startswith(SQLITE):
+        raise bad_input(
+            f"store.url: a file serves routers of one machine, the cluster has {nodes}: "
+            f"store: {{url: '{POSTGRESQL}USER:PASSWORD@HOST/DATABASE'}}"
+        )
+
+
 def store_url(given: str | None, run: str) -> str:
     """By `--store`, else the run's own, whether or not that is there. Raises Failure."""
     if given is None:

@@ -1,6 +1,7 @@
 """Who may come in, who is next, and which replica? Pure: stdlib only; time and randomness are arguments."""
 
 from routing.admit import Refusal, admit, wait_s
+from routing.allowance import Budget, Minute, Period
 from routing.batch import Placement, Turn, batch
 from routing.breaker import Health, failed, lost, rested, succeeded
 from routing.choose import Choice, choose
@@ -8,8 +9,10 @@ from routing.counters import Counters, Floors
 from routing.drain import Drain
 from routing.gate import Gate, TierGates, retry_after_s
 from routing.grant import Credit, Grants, Head, credit_requests, credit_tokens, room_tokens
+from routing.ledger import Ledger, Limit, Loan
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
+from routing.purse import Cost, Purse, Reserved
 from routing.queue import Queue
 from routing.rate import Rate
 from routing.replica import UNKNOWN_TOKEN_S, Replica
@@ -19,7 +22,9 @@ from routing.variant import Ladder, Prefer, Variant, Why, Wish
 __all__ = [
     "BLOCK_TOKENS",
     "UNKNOWN_TOKEN_S",
+    "Budget",
     "Choice",
+    "Cost",
     "Counters",
     "Credit",
     "Drain",
@@ -29,15 +34,22 @@ __all__ = [
     "Head",
     "Health",
     "Ladder",
+    "Ledger",
+    "Limit",
+    "Loan",
     "Measured",
+    "Minute",
+    "Period",
     "Placement",
     "Prefer",
     "Prefixes",
+    "Purse",
     "Queue",
     "Rate",
     "Refusal",
     "Replica",
     "Request",
+    "Reserved",
     "Tier",
     "TierGates",
     "Turn",

@@ -26,6 +26,7 @@ from deployments.lane import Lane
 from deployments.openai_wire import ChatRequest, Message
 from deployments.render import Renderer
 from deployments.router_metrics import RouterMetrics
+from deployments.tolls import Tolls
 from deployments.variants import Served as Variant
 from deployments.variants import Variants
 from tests.deployments.fake_engine import FakeEngine, Said, expected
@@ -104,6 +105,7 @@ async def serve(
     tenants: Sequence[Tenant] = (),
     ring: KeyRing | None = None,
     journal: Journal | None = None,
+    tolls: Tolls | None = None,
     variants: Mapping[str, tuple[float, FakeEngine]] = {},
     ttft_s: float = 1.0,
 ) -> AsyncIterator[Served]:
@@ -117,7 +119,7 @@ async def serve(
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
             desk.variants = Variants(MODEL, forms, ttft_s=ttft_s) if variants else None
-            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, ring or KeyRing(tenants), journal)
+            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, ring or KeyRing(tenants), journal, tolls)
             async with _server(api, settings) as port, _client(port) as http:
                 served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
                 replicas = served.engines

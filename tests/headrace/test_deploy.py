@@ -229,6 +229,24 @@ def test_a_replica_for_which_there_is_no_room_is_refused_in_one_line_and_the_lin
     assert serve.puts
 
 
+def test_a_store_in_a_file_is_refused_where_routers_may_be_on_several_machines(user: User, serve: Serve) -> None:
+    fleet = ONE + "store: {url: 'sqlite:////var/lib/headrace.sqlite'}\n"
+    user.deploys_file(fleet)
+    assert len(serve.puts) == 1
+    serve.gpu_nodes = [{"resources_total": {"CPU": 8.0}}]
+    told = user.refused(fleet + "scaling: {ttft_s: 2}\n")
+    assert told.startswith(
+        "store.url: a file serves routers of one machine, the cluster has 2: store: {url: 'postgresql"
+    )
+    assert len(serve.puts) == 1
+
+
+def test_a_fleet_that_anybody_could_use_is_refused(user: User, serve: Serve) -> None:
+    assert "nobody needs a key" in user.refused(ONE + "router: {host: 0.0.0.0}\n")
+    user.deploys_file(ONE + "router: {host: 0.0.0.0, open: true}\n")
+    assert len(serve.puts) == 1
+
+
 def test_a_router_can_not_move_to_another_address_while_it_runs(user: User, serve: Serve) -> None:
     user.deploys("one")
     assert "router.host" in user.refused(ONE + "router: {host: 0.0.0.0}\n")

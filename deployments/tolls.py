@@ -1,0 +1,183 @@
+"""Do a tenant's limits let a request in, and what is charged for it in the end?
+
+A router decides by what the fleet's ledger has lent it; it asks the ledger only when that is used up.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from math import ceil, isinf
+from time import time
+from typing import Protocol
+
+import routing
+from deployments.openai_wire import ApiError
+from deployments.tenant import Tenant
+from deployments.usage_line import Line
+
+LOOK_S = 1.0
+"""Seconds between two times that what is unused is given back."""
+ANSWER_S = 2.0
+"""Patience with the ledger."""
+DRY_S = 0.1
+"""For so long after the ledger refused, the same is refused without asking it again."""
+HELD_S = 5
+"""Told where a budget is held by requests that run: when they end is not known."""
+MEMORY = 0.02
+"""Weight of the newest answer in the mean length."""
+LONGEST_TOKENS = 1 << 20
+"""An answer, where neither its request nor an engine says how long it may be."""
+FIRST_ANSWER_TOKENS = 256
+"""Taken for that before there was one."""
+FIRST_TOKEN_GPU_S = 0.1
+"""A token is taken to cost at most so much until the first costs are known."""
+FADES = 0.999
+"""The dearest token seen counts a little less with each request after it."""
+
+
+class Ledger(Protocol):
+    """Of the fleet. Raises whatever it raises when it can't be reached."""
+
+    async def borrow(
+        self,
+        tenant: str,
+        limits: Sequence[routing.Limit],
+        needs: Mapping[str, float],
+        ahead: Mapping[str, float],
+    ) -> routing.Loan: ...
+    async def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None: ...
+
+
+class Toll:
+    """Of one request. As a context, what was reserved and not used by its end is free again."""
+
+    def __init__(self, tolls: "Tolls", purse: routing.Purse, reserved: dict[str, routing.Reserved]) -> None:
+        self._tolls, self._purse, self._reserved = tolls, purse, reserved
+
+    def pay(self, line: Line) -> None:
+        """So much more was used."""
+        paid = {"requests": line.requests, "tokens": line.prompt_tokens + line.output_tokens, "gpu_s": line.gpu_s}
+        for limit in self._purse.limits:
+            self._reserved[limit.name].used += paid[limit.unit]
+        self._purse.settle(self._reserved, time())
+        self._tolls.learn(line)
+
+    def __enter__(self) -> "Toll":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._purse.settle(self._reserved, time())
+
+
+class Tolls:
+    """Of one router. `ledger`: None where no tenant has a limit."""
+
+    def __init__(self, tenants: Sequence[Tenant], ledger: Ledger | None, log: Callable[[str], None]) -> None:
+        self._ledger, self._log = ledger, log
+        self._purses = {tenant.name: routing.Purse(tenant.limits) for tenant in tenants if tenant.limits}
+        self._asking = {name: asyncio.Lock() for name in self._purses}
+        self._dry: dict[str, tuple[float, routing.Loan, dict[str, float]]] = {}
+        """By tenant: until when, what the ledger said, and to what."""
+        self._answer_tokens, self._token_gpu_s = float(FIRST_ANSWER_TOKENS), FIRST_TOKEN_GPU_S
+        self._learnt = False
+
+    async def admit(
+        self, tenant: str, *, prompt_tokens: int, answers: int, max_tokens: int | None, room_tokens: int | None
+    ) -> AbstractContextManager[Toll | None]:
+        """Nothing where the tenant has no limits. `max_tokens`: of each answer, where that is said; `room_tokens`: that
+        its context has. Raises ApiError(429), or 503 while the ledger can't be reached.
+        """
+        if (purse := self._purses.get(tenant)) is None:
+            return nullcontext()
+        cost = self._cost(prompt_tokens, answers, max_tokens, room_tokens)
+        if purse.lacks(cost, time()):
+            async with self._asking[tenant]:
+                # Again, as others may take of what is here meanwhile.
+                while purse.lacks(cost, time()):
+                    await self._borrow(tenant, purse, cost)
+        return Toll(self, purse, purse.reserve(cost, time()))
+
+    def learn(self, line: Line) -> None:
+        """What a request cost."""
+        if line.requests:
+            self._answer_tokens += MEMORY * (line.output_tokens - self._answer_tokens)
+        tokens = line.prompt_tokens - line.cached_tokens + line.output_tokens
+        if line.gpu_s > 0 and tokens > 0:
+            before = self._token_gpu_s * FADES if self._learnt else 0.0
+            self._token_gpu_s, self._learnt = max(before, line.gpu_s / tokens), True
+
+    async def go_on(self) -> None:
+        """Gives back what is unused until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for tenant, purse in self._purses.items():
+                await self._give_back(tenant, purse)
+
+    def _cost(self, prompt_tokens: int, answers: int, max_tokens: int | None, room_tokens: int | None) -> routing.Cost:
+        most = min(size for size in (max_tokens, room_tokens, LONGEST_TOKENS) if size is not None)
+        likely = min(most, ceil(self._answer_tokens)) if max_tokens is None else most
+        most_tokens = prompt_tokens + answers * most
+        return routing.Cost(
+            likely_tokens=prompt_tokens + answers * likely,
+            most_tokens=most_tokens,
+            most_gpu_s=most_tokens * self._token_gpu_s,
+        )
+
+    async def _borrow(self, tenant: str, purse: routing.Purse, cost: routing.Cost) -> None:
+        """Fills the purse by what the cost lacks, or raises ApiError."""
+        lacking, now_s = purse.lacks(cost, time()), time()
+        if (loan := self._still_dry(tenant, lacking, now_s)) is None:
+            lacking, loan = await self._ask(tenant, purse, cost)
+        if loan.short is not None:
+            self._dry[tenant] = (now_s + min(DRY_S, loan.wait_s), loan, lacking)
+            limit = next(limit for limit in purse.limits if limit.name == loan.short)
+            raise _refusal(tenant, limit, loan, needed=lacking[loan.short], held=purse.held(limit.name))
+        purse.fill(loan)
+
+    def _still_dry(self, tenant: str, lacking: Mapping[str, float], now_s: float) -> routing.Loan | None:
+        until_s, loan, asked = self._dry.get(tenant, (0.0, None, {}))
+        if loan is None or now_s >= until_s or loan.short is None:
+            return None
+        return loan if lacking.get(loan.short, 0.0) >= asked[loan.short] else None
+
+    async def _ask(
+        self, tenant: str, purse: routing.Purse, cost: routing.Cost
+    ) -> tuple[dict[str, float], routing.Loan]:
+        """What was asked for, and what the ledger says."""
+        assert self._ledger is not None
+        await self._give_back(tenant, purse)
+        lacking = purse.lacks(cost, time())
+        try:
+            asked = self._ledger.borrow(tenant, purse.limits, lacking, purse.ahead(time()))
+            return lacking, await asyncio.wait_for(asked, ANSWER_S)
+        except Exception as error:
+            self._log(f"the ledger of limits can't be reached: {type(error).__name__}: {error}")
+            message = "This server can't tell at the moment what is left of your limits."
+            raise ApiError(503, message, kind="server_error", code="limits_unknown", retry_after_s=2) from None
+
+    async def _give_back(self, tenant: str, purse: routing.Purse) -> None:
+        assert self._ledger is not None
+        if unused := purse.unused(time()):
+            try:
+                await asyncio.wait_for(self._ledger.settle(tenant, purse.limits, unused), ANSWER_S)
+            except Exception as error:
+                # It stays lent: a limit is rather missed by a little than exceeded.
+                self._log(f"unused limits of {tenant} are not given back: {type(error).__name__}: {error}")
+
+
+def _refusal(tenant: str, limit: routing.Limit, loan: routing.Loan, *, needed: float, held: float) -> ApiError:
+    """`held`: by requests that run here, of which most give some back when they end."""
+    unit = {"requests": "requests", "tokens": "tokens", "gpu_s": "GPU-seconds"}[limit.unit]
+    left = f"{loan.left:g} of {limit.amount:g} {unit} are left"
+    retry_s = None if isinf(loan.wait_s) else max(1, ceil(loan.wait_s))
+    if limit.period is None:
+        hint = "It is above the limit by itself." if retry_s is None else f"Try again in {retry_s} s."
+        message = f"Rate limit of {tenant}: {left} in this minute, this request may take {needed:g} more. {hint}"
+        return ApiError(429, message, kind=limit.unit, code="rate_limit_exceeded", retry_after_s=retry_s)
+    whole = "in all" if limit.period is routing.Period.TOTAL else f"this {limit.period}"
+    message = f"Budget of {tenant}: {left} {whole}, this request may take {needed:g} more"
+    if loan.left + held >= needed:
+        message += f"; requests that run hold {held:g}, of which they give back what they don't use."
+        return ApiError(429, message, kind=limit.unit, code="rate_limit_exceeded", retry_after_s=HELD_S)
+    message += ": its prompt, and max_tokens or the rest of the context."
+    return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", retry_after_s=retry_s)

@@ -1,0 +1,53 @@
+"""Is there one ledger for all routers of a real Ray, and does what it lent of budgets outlive it?"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import ray
+
+import routing
+from deployments.fleet import sqlite_url
+from deployments.ledger_actor import NAME, NAMESPACE, RayLedger
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+MINUTE = routing.Limit(unit="requests", amount=10)
+BUDGET = routing.Limit(unit="tokens", amount=100, period=routing.Period.TOTAL)
+BOTH = [MINUTE, BUDGET]
+
+
+@pytest.fixture
+async def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """URL of a store; Ray runs."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield sqlite_url(tmp_path / "store.sqlite")
+    ray.shutdown()
+
+
+async def left(ledger: RayLedger, limit: routing.Limit) -> float:
+    loan = await ledger.borrow("alpha", BOTH, {limit.name: 1e6}, {})
+    assert loan.short == limit.name
+    return loan.left
+
+
+async def test_routers_share_one_and_budgets_outlive_it(started: str) -> None:
+    one, other = RayLedger(started), RayLedger(started)
+    loan = await one.borrow("alpha", BOTH, {MINUTE.name: 4, BUDGET.name: 40}, {})
+    assert loan.amounts == {MINUTE.name: 4, BUDGET.name: 40}
+    assert await left(other, MINUTE) == 6
+    assert await left(other, BUDGET) == 60
+    await other.settle("alpha", BOTH, {BUDGET.name: 15})
+    assert await left(one, BUDGET) == 75
+    actor = ray.get_actor(NAME, namespace=NAMESPACE)
+    ray.kill(actor, no_restart=True)
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                assert await left(one, BUDGET) == 75
+                break
+            except ray.exceptions.RayActorError:
+                continue
+    assert await left(one, MINUTE) == 10, "minutes begin anew"
