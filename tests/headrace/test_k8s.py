@@ -116,7 +116,7 @@ def test_what_a_former_fleet_needed_is_cleared_away_and_nothing_of_the_users(
     more = ("named.yaml", "../../../fleet.yaml", "https://example.org/more")
     listed = "\n".join(f"- {name}" for name in (policies.name, *more))
     rules.write_text(rules.read_text().replace(f"- {policies.name}", listed))
-    file.write_text(ONE)
+    file.write_text(ONE + OPEN)
     capsys.readouterr()
     render(str(file), overlay="dev", out=str(tmp_path / "k8s"))
     assert not policies.exists()
@@ -127,7 +127,7 @@ def test_what_a_former_fleet_needed_is_cleared_away_and_nothing_of_the_users(
 @pytest.mark.parametrize("text", ["resources: [copied.yaml]", f"{MADE}resources: [copied.yaml", f"{MADE}- copied.yaml"])
 def test_a_kustomization_that_is_not_ours_any_more_clears_nothing_away(tmp_path: Path, text: str) -> None:
     file, overlay = tmp_path / "fleet.yaml", tmp_path / "k8s" / "overlays" / "dev"
-    file.write_text(ONE)
+    file.write_text(ONE + OPEN)
     render(str(file), overlay="dev", out=str(tmp_path / "k8s"))
     (overlay / "copied.yaml").write_bytes((overlay / "fleet-on-rayservice.yaml").read_bytes())
     (overlay / "kustomization.yaml").write_text(text)

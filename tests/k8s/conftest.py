@@ -31,7 +31,7 @@ models:
     replicas: {min: 2, max: 4}
     variants:
       - {name: w4, source: owner/small-w4, quality: 0.7, tensor_parallel: 1, replicas: {min: 0, max: 2}}
-router: {replicas: 2}
+router: {replicas: 2, open: true}
 """
 
 
