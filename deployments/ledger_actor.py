@@ -10,6 +10,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import routing
@@ -81,7 +82,7 @@ class RayLedger:
             self._actor = await asyncio.to_thread(_found_or_started, self._url)
         try:
             return await getattr(self._actor, method).remote(*told)
-        except ray.exceptions.RayActorError:
+        except RayActorError:
             self._actor = None
             raise
 

@@ -52,7 +52,11 @@ def forget(store: Store, journal: Path) -> None:
 
 def since(store: Store, since_s: float) -> list[Usage]:
     """Of each hour that ended after that moment, oldest first. Raises StoreError."""
-    asked = select(USAGE).where(USAGE.c.hour_s > since_s - HOUR_S).order_by(USAGE.c.hour_s, *map(USAGE.c.get, KEYS))
+    asked = (
+        select(USAGE)
+        .where(USAGE.c.hour_s > since_s - HOUR_S)
+        .order_by(USAGE.c.hour_s, *(USAGE.c[name] for name in KEYS))
+    )
     with store.reading() as connection:
         return [Usage(**row) for row in connection.execute(asked).mappings()]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -87,7 +88,7 @@ def _show(text: str, key: ApiKey, as_json: bool, said: str) -> None:
     print(text)
 
 
-def _told(key: ApiKey, now_s: float) -> dict[str, object]:
+def _told(key: ApiKey, now_s: float) -> dict[str, Any]:
     """Without its hash, which is of no use to anybody else."""
     return {name: value for name, value in asdict(key).items() if name != "hash"} | {"state": key.state(now_s)}
 
