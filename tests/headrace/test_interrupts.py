@@ -10,9 +10,11 @@ from headrace.interrupts import ENDING, signals_interrupt
 
 
 @pytest.fixture(autouse=True)
-def _before() -> Iterator[None]:
-    """Signals mean after a test what they meant before it."""
+def _as_in_a_terminal() -> Iterator[None]:
+    """Signals mean what they mean where nobody changed them, and after a test what they meant before it."""
     handlers = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
