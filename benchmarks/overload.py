@@ -115,17 +115,20 @@ def capacity_per_s(setup: Setup, base: Trace, seed: int) -> float:
     trace, found = base.taken(places, np.linspace(0, 1e-3, BACKLOG)), list[float]()
     for name in ("round_robin", OURS):
         run = run_of(trace, setup, ROUTERS[name], seed)
-        # Between, it neither fills nor empties.
-        begin_s, end_s = np.quantile(run.last_s, (0.2, 0.8))
-        ended = (run.last_s > begin_s) & (run.last_s <= end_s)
-        found.append(float(_tokens(run.trace)[ended].sum() / (end_s - begin_s)))
+        found.append(steady_per_s(run.last_s, tokens(run.trace)))
     return max(found)
+
+
+def steady_per_s(last_s: NDArray[np.float64], tokens: NDArray[np.int64]) -> float:
+    """Tokens per second of a backlog's requests, by when each ended, while an engine neither fills nor empties."""
+    begin_s, end_s = np.quantile(last_s, (0.2, 0.8))
+    return float(tokens[(last_s > begin_s) & (last_s <= end_s)].sum() / (end_s - begin_s))
 
 
 def drawn(base: Trace, tokens_per_s: float, span_s: float, seed: int) -> Trace:
     """Requests drawn by lot that come by chance, evenly over the time."""
     source = np.random.default_rng(seed)
-    count = int(tokens_per_s * span_s / float(_tokens(base).mean()))
+    count = int(tokens_per_s * span_s / float(tokens(base).mean()))
     return base.taken(source.integers(base.requests, size=count), source.uniform(0, span_s, size=count))
 
 
@@ -138,7 +141,7 @@ def point(run: Run, tiers: NDArray[Any], *, capacity: float, span_s: float, **to
     came = trace.at_s >= from_s
     began = (run.first_s >= from_s) & (run.first_s < span_s)
     interactive = ttft_s[came & (tiers == Tier.INTERACTIVE) & np.isfinite(run.first_s)]
-    per_s = _tokens(trace) / (span_s - from_s) / capacity
+    per_s = tokens(trace) / (span_s - from_s) / capacity
     return Point(
         interactive_ttft_p50_s=float(np.quantile(interactive, 0.5)),
         interactive_ttft_p95_s=float(np.quantile(interactive, 0.95)),
@@ -180,7 +183,8 @@ def told_tiers(tiers: NDArray[Any]) -> MakeDispatcher:
     return partial(Desk, asked=asked)
 
 
-def _tokens(trace: Trace) -> NDArray[np.int64]:
+def tokens(trace: Trace) -> NDArray[np.int64]:
+    """Of prompt and answer, by request."""
     return trace.prompt_tokens.astype(np.int64) + trace.output_tokens
 
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from benchmarks.live_fleet import Told, fleet, lengths, played
 from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.overload import steady_per_s, tokens
 from compress.report import Interval
 from compress.statistics import paired_ratio
 from simulation.trace import Trace
@@ -110,7 +111,7 @@ def asked(way: str, requests: int, quality: float, source: np.random.Generator) 
 
 def point(trace: Trace, told: Sequence[Told], asks: Sequence[Asks], *, number: int, way: str, span_s: float) -> Point:
     """Raises AssertionError where the variant answered who asked for more."""
-    from_s, tokens = WARM * span_s, trace.prompt_tokens.astype(np.int64) + trace.output_tokens
+    from_s, each = WARM * span_s, tokens(trace)
     first_s, last_s = (np.array([getattr(one, name) for one in told]) for name in ("first_s", "last_s"))
     by = np.array([one.variant for one in told])
     ttft_s, came = first_s - trace.at_s, trace.at_s >= from_s
@@ -123,7 +124,7 @@ def point(trace: Trace, told: Sequence[Told], asks: Sequence[Asks], *, number: i
         round=number,
         way=way,
         requests=trace.requests,
-        goodput={name: float(tokens[began & (by == name)].sum() / (span_s - from_s)) for name in (MODEL, VARIANT)},
+        goodput={name: float(each[began & (by == name)].sum() / (span_s - from_s)) for name in (MODEL, VARIANT)},
         met=float(met[came].mean()),
         refused=float((~np.isfinite(last_s)).mean()),
         ttft_p50_s=float(np.quantile(answered, 0.5)),
@@ -160,13 +161,8 @@ class Bench:
         count = 2 * BACKLOG
         trace = drawn(np.random.default_rng(0), count, 1e-3)
         told = self._play(trace, [BEST, CHEAPEST] * BACKLOG, seed=0, deadline_s=inf)
-        tokens, rate = trace.prompt_tokens.astype(np.int64) + trace.output_tokens, 0.0
-        for name in (MODEL, VARIANT):
-            own = np.array([one.variant == name for one in told])
-            last_s = np.array([one.last_s for one in told])[own]
-            begin_s, end_s = np.quantile(last_s, (0.2, 0.8))
-            rate += float(tokens[own][(last_s > begin_s) & (last_s <= end_s)].sum() / (end_s - begin_s))
-        return rate
+        by, last_s = np.array([one.variant for one in told]), np.array([one.last_s for one in told])
+        return sum(steady_per_s(last_s[by == name], tokens(trace)[by == name]) for name in (MODEL, VARIANT))
 
     def _play(self, trace: Trace, asks: Sequence[Asks], *, seed: int, deadline_s: float) -> list[Told]:
         late = {"x-headrace-deadline-s": f"{deadline_s:g}"} if deadline_s < inf else {}

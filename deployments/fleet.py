@@ -16,6 +16,8 @@ from deployments.tenant import Tenant
 
 USUAL = Targets()
 """What scaling aims for where the file does not say."""
+SQLITE = "sqlite:///"
+"""Begins the URL of a store in a file."""
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -151,7 +153,7 @@ def _is_loopback(host: str) -> bool:
 
 def sqlite_url(file: Path) -> str:
     """URL of a store in this file."""
-    return f"sqlite:///{file}"
+    return f"{SQLITE}{file}"
 
 
 class Fleet(BaseModel):

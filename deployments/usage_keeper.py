@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deployments.fleet import SQLITE
 from deployments.late_store import LateStore
 from deployments.usage_journal import SUFFIX, UsageJournal, left_behind
 from deployments.usage_line import Line
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 """Seconds between two looks at the journals."""
-SQLITE = "sqlite:///"
 
 
 def usage_folder(url: str) -> Path:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from deployments.fleet import Fleet, StoreSettings, sqlite_url
+from deployments.fleet import SQLITE, Fleet, StoreSettings, sqlite_url
 from headrace.failure import bad_input
 from headrace.folders import store_file
 
-SQLITE, POSTGRESQL = "sqlite:///", "postgresql+psycopg://"
+POSTGRESQL = "postgresql+psycopg://"
 
 
 def stored(fleet: Fleet, name: str) -> Fleet:

@@ -122,15 +122,14 @@ def all_serve(url: str, model: str) -> bool:
 
 def reasons(url: str) -> Counter[tuple[str, str]]:
     """Requests by variant and by why they went there, as the router counts them. Raises AnswerFailed."""
-    from prometheus_client.parser import text_string_to_metric_families
+    from headrace.observe import samples
 
     try:
         text = httpx.get(f"{url}/metrics", timeout=5.0, trust_env=False).raise_for_status().text
     except httpx.HTTPError as error:
         raise ask.AnswerFailed(f"{url}/metrics: {error or type(error).__name__}") from None
     found: Counter[tuple[str, str]] = Counter()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "headrace_variant_requests_total":
-                found[sample.labels["variant"], sample.labels["why"]] += int(sample.value)
+    for sample in samples(text):
+        if sample.name == "headrace_variant_requests_total":
+            found[sample.labels["variant"], sample.labels["why"]] += int(sample.value)
     return found

@@ -13,11 +13,12 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from headrace.fetching import resolve
 from headrace.serve_rest import ServeRest
 from tests.e2e.balancer import balancer
-from tests.e2e.nodes import DASHBOARD_PORT, HUB, Machine, Machines, drain, machines, ray_head, ray_node, until
+from tests.e2e.nodes import DASHBOARD_PORT, HUB, Machine, Machines, drain, machines, ray_head, ray_node, until, why_not
 from tests.e2e.typed import headrace, title
 
 TOKEN = "6e6f6465" * 8
@@ -137,7 +138,12 @@ class Cluster:
 
 @contextmanager
 def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}) -> Iterator[Cluster]:
-    """It serves. Machine c is there, but has not joined. `extra`: environment of every Ray process."""
+    """It serves. Machine c is there, but has not joined. `extra`: environment of every Ray process.
+
+    Where no machines can be made the test is skipped.
+    """
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
     (folder / "token").write_text(TOKEN)
     (folder / "token").chmod(0o600)
     (folder / "fleet.yaml").write_text(FLEET.format(source=resolve("tiny"), port=PORT))
@@ -151,7 +157,7 @@ def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}) -> Iterator[Clus
         routers = {name: f"{made.by_name[name].address}:{PORT}" for name in ("a", "b", "c")}
         rest = ServeRest(f"http://{made.by_name['head'].address}:{DASHBOARD_PORT}", TOKEN)
         with closing(rest), balancer(folder, HUB, routers) as balanced:
-            cluster = Cluster(made, folder, chosen | ours | extra, rest, balanced)
+            cluster = Cluster(made, folder, {**chosen, **ours, **extra}, rest, balanced)
             cluster.start_head()
             for core, name in enumerate(("a", "b")):
                 cluster.start_node(name, core)

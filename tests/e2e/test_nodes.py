@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.clients import Load, under
 from tests.e2e.fleet_on_nodes import ANSWER_TOKENS, ENGINES, STARTS_S, Cluster, Said, fleet_on_nodes, said, streams
-from tests.e2e.nodes import until, why_not
+from tests.e2e.nodes import until
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 
@@ -18,8 +18,6 @@ CUT_S = 10.0
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
     with fleet_on_nodes(tmp_path_factory.mktemp("nodes")) as cluster:
         yield cluster
 

@@ -21,7 +21,7 @@ from tests.e2e.fleet_on_nodes import (
     said,
     streams,
 )
-from tests.e2e.nodes import until, why_not
+from tests.e2e.nodes import until
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 
@@ -40,8 +40,6 @@ CHAOS = {
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
     with fleet_on_nodes(tmp_path_factory.mktemp("nodes"), CHAOS) as cluster:
         yield cluster
 

@@ -22,7 +22,7 @@ from tests.e2e.fleet_on_nodes import (
     said,
     streams,
 )
-from tests.e2e.nodes import until, why_not
+from tests.e2e.nodes import until
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 
@@ -35,8 +35,6 @@ WORSE = ("kv_cache_memory_bytes", "load_format: pt, kv_cache_memory_bytes")
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
     with fleet_on_nodes(tmp_path_factory.mktemp("nodes")) as cluster:
         yield cluster
 

@@ -12,10 +12,11 @@ import pytest
 from cluster.calibration import Calibration, Residual, identity, to_json
 from cluster.model_config import read
 from cluster.step_time import Coefficients
-from headrace.cli import app
 from headrace.failure import Failure
 from tests.headrace.plan_models import LLAMA_8B, LLAMA_70B, SMALL, checkpoint
 from tests.headrace.report_samples import w8a8
+
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 Run = Callable[..., str]
 PRICES = """
@@ -23,24 +24,6 @@ currency: EUR
 devices:
   h100: {per_hour: 2.0, date: 2026-01-01, source: us}
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEADRACE_STATE", "HEADRACE_CACHE", "HEADRACE_ARTEFACTS", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command; what it printed."""
-
-    def run(*words: object) -> str:
-        app(["plan", *map(str, words)], standalone_mode=False)
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture

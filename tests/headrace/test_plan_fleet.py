@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from headrace.cli import app
 from headrace.failure import Failure
 from tests.headrace.plan_models import LLAMA_8B, SMALL, checkpoint
 from tests.headrace.report_samples import w8a8
+
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 Run = Callable[..., str]
 FLEET = """
@@ -29,24 +30,6 @@ scaling: {{ttft_s: 0.7, token_s: 0.09}}
 """
 NARROW = LLAMA_8B | {"intermediate_size": 7168}
 LOAD = ("--gpu", "l4", "--rate", 2, "--in", 500, "--out", 100)
-
-
-@pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEADRACE_STATE", "HEADRACE_CACHE", "HEADRACE_ARTEFACTS", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command; what it printed."""
-
-    def run(*words: object) -> str:
-        app(["plan", *map(str, words)], standalone_mode=False)
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture
