@@ -2,7 +2,7 @@
 
 Of what Serve offers nothing carries more than a number of replicas: its status and REST have no place for a policy's
 words, its metrics take numbers only, and a file would have to be written by the policy, on the controller's machine.
-Ray lets any caller run a function in an actor (`__ray_call__`); the one sent here only copies a list, once a second.
+Ray lets any caller run a function in an actor (`__ray_call__`); the one sent here only copies a list, now and then.
 It goes by value, since the controller need not have this project installed.
 """
 

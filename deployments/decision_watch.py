@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from autoscaling import START, Cursor, Entry
 from deployments.late_store import LateStore
 
-LOOK_S = 1.0
+LOOK_S = 5.0
 """Seconds between two looks into the journal."""
 ANSWER_S = 5.0
 """Patience with whoever holds it."""

@@ -85,10 +85,10 @@ class Engine:
             "pid": os.getpid(),
         }
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`."""
         load = self._load()
-        gpus = self._gpus.use()
+        gpus = await asyncio.to_thread(self._gpus.use) if self._gpus.sees_any else None
         return {
             "running_requests": float(load.running_requests),
             "waiting_requests": float(load.waiting_requests),

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 VERSION = 6
-BEAT_S = 0.4
+BEAT_S = 0.8
 """Longest silence of a live peer: each side sends an empty frame when it had nothing to say for so long."""
 SILENCE_S = 2.0
 """A peer not heard for so long counts as dead."""

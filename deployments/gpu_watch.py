@@ -44,6 +44,11 @@ class GpuWatch:
         except Exception:  # no library, no driver, a GPU that is no whole one: what it raises for that is its own
             return cls(None, ())
 
+    @property
+    def sees_any(self) -> bool:
+        """Whether there is something to watch."""
+        return bool(self._library is not None and self._handles)
+
     def use(self) -> GpuUse | None:
         """Now; None where there is nothing to watch."""
         if self._library is None or not self._handles:

@@ -74,6 +74,12 @@ class Lane:
         """Whether a replica would take a request now."""
         return any(replica.heard and not replica.load.draining for replica in self.replicas.values())
 
+    def settled(self) -> bool:
+        """Whether it has replicas, of which none is about to go."""
+        return bool(self.replicas) and all(
+            replica.heard and not replica.load.draining for replica in self.replicas.values()
+        )
+
     def wait_s(self, sender: Sender) -> float:
         """Predicted seconds until a prompt of this sender that came now would begin to be read; 0: nothing is known."""
         value = sender.request(0, 0, 0, (0, ()))

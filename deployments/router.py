@@ -35,6 +35,8 @@ from deployments.variants import Served, Variants
 
 LOOK_S = 1.0
 """Seconds between two looks for new engine replicas."""
+CALM_S = 3.0
+"""While those that are known serve."""
 
 log = logging.getLogger("ray.serve")
 
@@ -61,7 +63,7 @@ class Router:
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
         self._looking += self._books.go_on(self._metrics.scaling.decided)
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`: what waits and what came here, by engine deployment."""
         return {
             f"{number}.{name}": value
@@ -106,7 +108,7 @@ class Router:
         lane, handle = self._lanes[name], self._engines[name]
         while True:
             await ask_all(handle, "describe", self._keys[0], tell=partial(self._join, lane), log=log.debug)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CALM_S if lane.settled() else LOOK_S)
 
     def _join(self, lane: Lane, facts: dict[str, Any]) -> None:
         if facts["replica"] in lane.replicas:

@@ -6,11 +6,11 @@ from typing import Any
 
 from autoscaling import StepCosts, StepFit
 from deployments.frames import Load
-from routing import Rate
+from routing import Rate, room_tokens
 from routing.rate import MEMORY_S
 
 REFIT_STEPS = 32
-"""Between two looks at what a prompt token costs."""
+"""Between two looks at what steps cost."""
 
 
 class BusyShare:
@@ -57,8 +57,8 @@ class StepMeter:
         self._busy, self._fit = BusyShare(self._stepped_s), StepFit()
         self._cores = {0: _Core(self._stepped_s)}
         self._queried = self._hits = 0
-        self.prompt_token_s = 0.0
-        """Seconds that each prompt token adds to a step, looked at each REFIT_STEPS; 0 while that is unknown."""
+        self._fitted: StepCosts | None = None
+        """Looked at each REFIT_STEPS."""
         self.steps = 0
 
     def as_stat_logger(self, _config: Any, _index: int) -> "StepMeter":
@@ -108,7 +108,7 @@ class StepMeter:
 
     def _refit(self) -> None:
         if not self.steps % REFIT_STEPS and (costs := self._fit.costs()) is not None:
-            self.prompt_token_s = costs.prompt_token_s
+            self._fitted = costs
 
     def log_engine_initialized(self) -> None:
         """vLLM calls this once; there is nothing to say."""
@@ -130,6 +130,14 @@ class StepMeter:
     def costs(self) -> StepCosts | None:
         """Of this engine's steps; None before the first."""
         return self._fit.costs()
+
+    def room_tokens(self, step_tokens: int) -> int:
+        """Prompt tokens that the engine takes in advance; `step_tokens`: the most that a step reads."""
+        if (costs := self._fitted) is None:
+            return room_tokens(step_tokens, prompt_token_s=0.0, own_s=0.0)
+        running = sum(core.running for core in self._cores.values()) / len(self._cores)
+        own_s = costs.step_s + costs.sequence_s * running
+        return room_tokens(step_tokens, prompt_token_s=costs.prompt_token_s, own_s=own_s)
 
     def computed_share(self) -> float:
         """Of prompts' tokens since the start: the rest was found in the cache."""

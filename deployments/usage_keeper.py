@@ -47,6 +47,7 @@ class UsageKeeper:
         """Raises OSError."""
         self._store, self._folder, self._log = store, folder, log
         self._journal, self._full = UsageJournal(folder, log), list[UsageJournal]()
+        self._absorbed = (self._journal.path, 0)
 
     def add(self, line: Line) -> None:
         """Keeps a line, whatever becomes of this process."""
@@ -85,9 +86,10 @@ class UsageKeeper:
         from deployments import stored_usage
 
         store = self._store.opened()
-        if open_journal is not None:
+        if open_journal is not None and (seen := (open_journal.path, open_journal.size_bytes)) != self._absorbed:
             open_journal.sync()
             stored_usage.absorb(store, open_journal.path)
+            self._absorbed = seen
         for journal in full:
             stored_usage.absorb(store, journal.path)
             journal.close()

@@ -179,7 +179,7 @@ class VllmEngine:
         load.credit_requests = routing.credit_requests(
             self.slots, unfinished=unfinished, ends_per_s=self._meter.ends_per_s()
         )
-        load.room_tokens = routing.room_tokens(self.step_tokens, self._meter.prompt_token_s)
+        load.room_tokens = self._meter.room_tokens(self.step_tokens)
         load.credit_tokens = routing.credit_tokens(
             load.room_tokens,
             unread_tokens=prefilling_tokens,

@@ -13,14 +13,14 @@ ROUTERS = "the routers"
 """No model can have this name."""
 
 
-def room_for_least(fleet: Fleet, nodes: Sequence[Node]) -> tuple[Placed, ...]:
+def room_for_least(fleet: Fleet, nodes: Sequence[Node], *, update: bool = False) -> tuple[Placed, ...]:
     """Places for the routers and the fewest engines of each model on a cluster's nodes, were they empty.
 
-    Engines take GPUs where a node has any. Raises NoRoom, also for a model that sleeps and would find no room were it
-    alone, and Undecided.
+    Engines take GPUs where a node has any. An update starts a router before it ends one. Raises NoRoom, also for a
+    model that sleeps and would find no room were it alone, and Undecided.
     """
     gpus = any(node.amounts.get("GPU") for node in nodes)
-    routers = Wish(name=ROUTERS, replicas=fleet.router.replicas, part=(("CPU", ROUTER_CPUS),))
+    routers = Wish(name=ROUTERS, replicas=fleet.router.replicas + update, part=(("CPU", ROUTER_CPUS),))
     engines = [engine_wish(model, gpus=gpus) for model in fleet.engines]
     for wish in engines:
         if not wish.replicas:

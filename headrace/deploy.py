@@ -75,7 +75,7 @@ def command(wish: Wish) -> None:
     if not _tell(before, fleet, where, steps) or wish.only_diff:
         return
     if not wish.nodes_may_come:
-        _check_room(fleet, where, steps)
+        _check_room(fleet, where, steps, update=before.fleet is not None)
     if wish.dry:
         steps.say("Nothing was changed (--dry-run).")
         return
@@ -145,15 +145,15 @@ def _tell(before: Deployed, fleet: Fleet, where: Head, steps: Steps) -> bool:
     return True
 
 
-def _check_room(fleet: Fleet, where: Head, steps: Steps) -> None:
-    """An engine for which no node has room would be waited for without an end. Raises Failure."""
+def _check_room(fleet: Fleet, where: Head, steps: Steps, *, update: bool) -> None:
+    """An engine or router for which no node has room would be waited for without an end. Raises Failure."""
     try:
         nodes = where.rest.nodes()
     except (httpx.HTTPError, KeyError, TypeError, ValueError):
         return
     check_shared(fleet, len(nodes))
     try:
-        found = room_for_least(fleet, nodes)
+        found = room_for_least(fleet, nodes, update=update)
     except NoRoom as error:
         raise bad_input(f"{where.where} has no room for the fleet: {error} (--nodes-may-come: they will)") from None
     except Undecided:

@@ -1,12 +1,15 @@
 """How does a simulation look in a terminal?"""
 
 from rich.console import Console
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
 from headrace.simulate import Result
 from headrace.simulate_words import COLUMNS, asked, heading, row, variants
 
+WIDEST = 1000
+"""Characters of a line."""
 SHOWN = 5
 """Decisions of the only run that are printed."""
 
@@ -21,7 +24,9 @@ def show(result: Result, console: Console) -> None:
         table.add_column(column, justify="left" if column == COLUMNS[0] else "right")
     for played in result.runs:
         table.add_row(*row(played, result))
-    console.print(table)
+    # Figures are never cut: a terminal that is too narrow breaks the lines, a file has them whole.
+    whole = console.render(table, console.options.update(max_width=WIDEST))
+    console.print(Segments(whole), soft_wrap=True, end="")
     money = f"cost in {result.currency}" if result.price else "no cost without a price"
     console.print(Text(f"met: both targets; mean and most: replicas, starting and draining ones too; {money}", "dim"))
     for line in variants(result):

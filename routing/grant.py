@@ -17,6 +17,9 @@ STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance at most, so that no step waits for the link."""
 AHEAD_S = 0.15
 """And no more than it reads in so many seconds: what is there can't be overtaken, and waits for what is read before."""
+OWN_TIMES = 4
+"""Or what it reads in so many times the seconds of a step that reads nothing, where those are longer: a prompt that is
+read by and by takes more steps, and each has those seconds too."""
 LEAST_TOKENS = 256
 """However long reading takes, so many."""
 KV_RESERVE = 0.02
@@ -74,10 +77,15 @@ class _Router:
         return max(0, requests), max(0, tokens)
 
 
-def room_tokens(step_tokens: int, prompt_token_s: float) -> int:
-    """Prompt tokens that an engine takes in advance, by those of a step and the seconds that each takes; 0: unknown."""
+def room_tokens(step_tokens: int, *, prompt_token_s: float, own_s: float) -> int:
+    """Prompt tokens that an engine takes in advance.
+
+    By those of a step, the seconds that each adds to one (0: unknown), and the seconds of one that reads nothing.
+    """
     most = STEPS_AHEAD * step_tokens
-    return min(most, max(LEAST_TOKENS, int(AHEAD_S / prompt_token_s))) if prompt_token_s else most
+    if not prompt_token_s:
+        return most
+    return min(most, max(LEAST_TOKENS, int(max(AHEAD_S, OWN_TIMES * own_s) / prompt_token_s)))
 
 
 def credit_requests(slots: int, *, unfinished: int, ends_per_s: float) -> int:

@@ -1,6 +1,7 @@
 """Where do requests wait in a simulated fleet, and which replica gets which? By `routing`, as in a router."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from random import Random
 from statistics import median
 
@@ -12,6 +13,22 @@ from simulation.setup import Setup
 
 PACE_S = 1.0
 """Between two comparisons of what replicas' steps took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """What an engine takes in advance, by seconds of its steps: that each prompt token and each sequence adds, and of
+    one with a single sequence."""
+
+    step_tokens: int
+    prompt_token_s: float
+    alone_s: float
+    sequence_s: float
+
+    def tokens(self, running: int) -> int:
+        """While so many sequences run."""
+        own_s = self.alone_s + self.sequence_s * max(0, running - 1)
+        return routing.room_tokens(self.step_tokens, prompt_token_s=self.prompt_token_s, own_s=own_s)
 
 
 def as_it_is(request: routing.Request) -> routing.Request:
@@ -37,7 +54,7 @@ class Desk:
         self._setup, self._ttft_s, self._asked = setup, ttft_s, asked
         # A router remembers no shorter blocks.
         self._every = max(1, routing.BLOCK_TOKENS // prefix_tokens)
-        self._rooms: dict[str, int] = {}
+        self._rooms: dict[str, _Room] = {}
         self._random = Random(seed)
         self._sequences: dict[int, Sequence] = {}
         self._queue = routing.Queue()
@@ -144,7 +161,8 @@ class Desk:
     def _look(self, replica: Replica, head_tokens: int) -> None:
         """What a frame of it would tell."""
         route, settings, engine = self._routes[replica.id], self._setup.settings, replica.engine
-        room, waiting_tokens = self._rooms[replica.id], engine.schedule.waiting_tokens
+        waiting_tokens = engine.schedule.waiting_tokens
+        room = self._rooms[replica.id].tokens(engine.schedule.running)
         tokens = routing.credit_tokens(
             room,
             unread_tokens=waiting_tokens,
@@ -160,12 +178,17 @@ class Desk:
             running=engine.schedule.running,
         )
 
-    def _room(self, number: int) -> int:
+    def _room(self, number: int) -> _Room:
         """By what the engine would measure of its steps."""
         tokens = self._setup.settings.batched_tokens
-        step = self._setup.step_of(number)
-        reading_s = step([Chunk(new_tokens=tokens, context_tokens=0)]) - step([Chunk(new_tokens=1, context_tokens=0)])
-        return routing.room_tokens(tokens, reading_s / tokens)
+        step, one = self._setup.step_of(number), Chunk(new_tokens=1, context_tokens=0)
+        alone_s = step([one])
+        return _Room(
+            step_tokens=tokens,
+            prompt_token_s=(step([Chunk(new_tokens=tokens, context_tokens=0)]) - alone_s) / tokens,
+            alone_s=alone_s,
+            sequence_s=step([one, one]) - alone_s,
+        )
 
     def _hear(self, now_s: float) -> None:
         """First tokens that came tell what their prompts had in the caches."""

@@ -27,7 +27,10 @@ KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
 VARIABLES = {
     "HEADRACE_CACHE": CACHE,
     "HEADRACE_ARTEFACTS": f"{CACHE}/artefacts",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",
+    "RAY_task_events_report_interval_ms": "10000",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "TOKENIZERS_PARALLELISM": "false",

@@ -4,7 +4,10 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from deployments.step_meter import REFIT_STEPS, BusyShare, StepMeter
+from routing import room_tokens
 from routing.rate import MEMORY_S, UNLIKE_S
 
 
@@ -131,14 +134,16 @@ def test_what_the_cache_spared_is_no_work() -> None:
     assert meter.computed_share() == 0.25
 
 
-def test_what_a_prompt_token_costs_is_known_after_some_steps() -> None:
+def test_an_engine_takes_two_steps_of_prompts_in_advance_until_some_steps_told_what_they_cost() -> None:
     meter = StepMeter()
+    assert meter.room_tokens(1 << 40) == 2 << 40
     for prefilled in (200, 0) * REFIT_STEPS:
         meter.work_arrived()
         meter.record(scheduler(), iteration(prefilled=prefilled, generated=2))
     costs = meter.costs()
     assert costs is not None
-    assert 0 <= meter.prompt_token_s <= costs.step_s + costs.sequence_s + costs.prompt_token_s
+    told = room_tokens(1 << 40, prompt_token_s=costs.prompt_token_s, own_s=costs.step_s)
+    assert meter.room_tokens(1 << 40) == pytest.approx(told, rel=0.01)
 
 
 def test_copies_of_an_engine_are_counted_together_and_each_by_its_own_clock() -> None:

@@ -102,3 +102,11 @@ def test_a_model_that_sleeps_takes_no_room_but_must_have_some() -> None:
 def test_where_no_node_has_a_gpu_engines_take_cpus() -> None:
     (_, engine) = room_for_least(fleet(tensor_parallel=2), [Node(name="a", amounts={"CPU": 3})])
     assert engine.nodes == ("a",)
+
+
+def test_an_update_needs_room_for_one_more_router() -> None:
+    nodes = [Node(name="a", amounts={"CPU": 1.5})]
+    assert len(room_for_least(fleet(), nodes)) == 2
+    with pytest.raises(NoRoom, match="the routers"):
+        room_for_least(fleet(), nodes, update=True)
+    assert len(room_for_least(fleet(), [Node(name="a", amounts={"CPU": 2})], update=True)) == 3

@@ -31,6 +31,7 @@ models:
   - name: tiny
     source: {source}
     engine: {{dtype: float32, max_model_len: 1024, max_num_seqs: 128, kv_cache_memory_bytes: 268435456}}
+    tensor_parallel: {ranks}
     replicas: {{min: 2, max: 2}}
 router: {{host: 0.0.0.0, open: true, port: {port}, replicas: 2, settle_s: 3}}
 """
@@ -39,7 +40,7 @@ STARTS_S = 600.0
 
 @dataclass
 class Cluster:
-    """A head and machines of two CPUs: each has room for one engine, and for a router or two beside it."""
+    """A head and machines of a few CPUs: each has room for one engine, and for a router or two beside it."""
 
     made: Machines
     folder: Path
@@ -47,6 +48,8 @@ class Cluster:
     rest: ServeRest
     balanced: str
     """Of a balancer before the routers of all machines."""
+    cpus: int
+    """Of a machine, as Ray counts them."""
 
     @property
     def file(self) -> Path:
@@ -63,7 +66,8 @@ class Cluster:
         until(self.rest.is_up, "Ray's head")
 
     def start_node(self, name: str, core: int) -> None:
-        ray_node(self.machine(name), self.machine("head"), folder=self.folder / name, core=core, cpus=2, env=self.env)
+        folder = self.folder / name
+        ray_node(self.machine(name), self.machine("head"), folder=folder, core=core, cpus=self.cpus, env=self.env)
 
     def joined(self, *names: str) -> bool:
         """Whether Ray has these machines."""
@@ -137,8 +141,9 @@ class Cluster:
 
 
 @contextmanager
-def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}) -> Iterator[Cluster]:
-    """It serves. Machine c is there, but has not joined. `extra`: environment of every Ray process.
+def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}, *, ranks: int = 1) -> Iterator[Cluster]:
+    """It serves. Machine c is there, but has not joined. `extra`: environment of every Ray process; `ranks`: processes
+    among which each engine divides its layers.
 
     Where no machines can be made the test is skipped.
     """
@@ -146,7 +151,7 @@ def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}) -> Iterator[Clus
         pytest.skip(reason)
     (folder / "token").write_text(TOKEN)
     (folder / "token").chmod(0o600)
-    (folder / "fleet.yaml").write_text(FLEET.format(source=resolve("tiny"), port=PORT))
+    (folder / "fleet.yaml").write_text(FLEET.format(source=resolve("tiny"), port=PORT, ranks=ranks))
     chosen = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_worker_niceness": "0"}
     ours |= {"PYTHONPATH": str(Path(__file__).parents[2]), "HEADRACE_STATE": str(folder / "state")}
@@ -157,7 +162,7 @@ def fleet_on_nodes(folder: Path, extra: Mapping[str, str] = {}) -> Iterator[Clus
         routers = {name: f"{made.by_name[name].address}:{PORT}" for name in ("a", "b", "c")}
         rest = ServeRest(f"http://{made.by_name['head'].address}:{DASHBOARD_PORT}", TOKEN)
         with closing(rest), balancer(folder, HUB, routers) as balanced:
-            cluster = Cluster(made, folder, {**chosen, **ours, **extra}, rest, balanced)
+            cluster = Cluster(made, folder, {**chosen, **ours, **extra}, rest, balanced, cpus=ranks + 1)
             cluster.start_head()
             for core, name in enumerate(("a", "b")):
                 cluster.start_node(name, core)

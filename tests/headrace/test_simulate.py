@@ -15,6 +15,7 @@ from headrace.simulate_json import to_json
 from headrace.simulate_page import page
 from headrace.simulate_runs import Job, played
 from headrace.simulate_table import show
+from headrace.simulate_words import COLUMNS
 from simulation.outcome import Digest
 from tests.headrace.plan_models import LLAMA_8B, SMALL, checkpoint
 
@@ -70,11 +71,12 @@ def test_programs_get_numbers_and_reasons(result: Result) -> None:
 
 
 def test_people_get_a_table_and_a_page_that_loads_nothing(result: Result) -> None:
-    console = Console(record=True, width=140)
+    console = Console(record=True, width=80)
     show(result, console)
     text = console.export_text()
     assert "chat on l4, TP 1 a replica" in text
     assert "ray" in text
+    assert all(column in text for column in COLUMNS), "no figure is cut off"
     html = page(result)
     assert html.count("<svg") == 5
     assert "http" not in html.replace("http-equiv", "")

@@ -1,17 +1,30 @@
 """How much may be sent to an engine in advance?"""
 
+from math import ceil
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from routing import credit_requests, credit_tokens, room_tokens
-from routing.grant import AHEAD_S, KV_RESERVE, LEAST_TOKENS
+from routing.grant import AHEAD_S, KV_RESERVE, LEAST_TOKENS, OWN_TIMES
 
 
 def test_a_room_is_what_is_read_in_a_moment_but_two_steps_at_most() -> None:
-    assert room_tokens(8192, AHEAD_S / 1000) == 1000
-    assert room_tokens(400, AHEAD_S / 1000) == 800
-    assert room_tokens(8192, 1.0) == LEAST_TOKENS
-    assert room_tokens(8192, 0.0) == 2 * 8192, "nothing was measured"
+    assert room_tokens(8192, prompt_token_s=AHEAD_S / 1000, own_s=0.0) == 1000
+    assert room_tokens(400, prompt_token_s=AHEAD_S / 1000, own_s=0.0) == 800
+    assert room_tokens(8192, prompt_token_s=1.0, own_s=0.0) == LEAST_TOKENS
+    assert room_tokens(8192, prompt_token_s=0.0, own_s=0.1) == 2 * 8192, "nothing was measured"
+
+
+@given(st.integers(1, 20_000), st.floats(1e-7, 1), st.floats(0, 1), st.integers(1, 50_000))
+def test_what_waits_is_read_in_few_steps_whatever_a_step_costs_by_itself(
+    step_tokens: int, token_s: float, own_s: float, waiting_tokens: int
+) -> None:
+    room = room_tokens(step_tokens, prompt_token_s=token_s, own_s=own_s)
+    steps = ceil(waiting_tokens / min(room, step_tokens))
+    at_once = ceil(waiting_tokens / step_tokens)
+    reading_s = waiting_tokens * token_s
+    assert steps * own_s <= max(at_once, 1) * own_s + reading_s / OWN_TIMES + own_s
 
 
 rooms, tokens = st.integers(1, 20_000), st.integers(0, 50_000)
