@@ -17,7 +17,7 @@ STEPS_AHEAD = 2
 """Prefill steps' worth of prompt tokens that an engine takes in advance at most, so that no step waits for the link."""
 AHEAD_S = 0.15
 """And no more than it reads in so many seconds: what is there can't be overtaken, and waits for what is read before."""
-OWN_TIMES = 4
+OWN_TIMES = 9
 """Or what it reads in so many times the seconds of a step that reads nothing, where those are longer: a prompt that is
 read by and by takes more steps, and each has those seconds too."""
 LEAST_TOKENS = 256
