@@ -7,6 +7,7 @@ and Ray's own knobs, which let its calls fail and come late.
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,6 @@ from tests.e2e.fleet_on_nodes import (
     ENGINES,
     STARTS_S,
     Cluster,
-    Said,
     fleet_on_nodes,
     said,
     streams,
@@ -26,32 +26,38 @@ from tests.e2e.nodes import until
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 
 LOST, MBIT_S = 0.03, 4.0
-FAILS = {"num_failures": -1, "req_failure_prob": 3, "resp_failure_prob": 3, "in_flight_failure_prob": 3}
+FAILS = {"num_failures": -1, "req_failure_prob": 10, "resp_failure_prob": 10, "in_flight_failure_prob": 10}
 """Of a hundred calls so many fail before they are sent, after they were answered, and while they are carried out."""
+RETRIED = (
+    "NodeManagerService.grpc_client.RequestWorkerLease",
+    "NodeManagerService.grpc_client.PrepareBundleResources",
+    "NodeManagerService.grpc_client.CommitBundleResources",
+    "InternalKVGcsService.grpc_client.InternalKVGet",
+)
+"""What Ray tries again, by which it places replicas. Calls of actors only come late: one that fails, a check of health,
+say, is the end of a replica to Serve, however well that is.
+"""
 CHAOS = {
-    "RAY_testing_rpc_failure": json.dumps({"CoreWorkerService.grpc_client.PushTask": FAILS}),
+    "RAY_testing_rpc_failure": json.dumps(dict.fromkeys(RETRIED, FAILS)),
     "RAY_testing_asio_delay_us": ",".join(
         f"CoreWorkerService.{end}=1000:50000"
         for end in ("grpc_server.PushTask.HandleRequestImpl", "grpc_client.PushTask.OnReplyReceived")
     ),
 }
-"""Calls of actors: by them Serve looks after replicas, and routers find engines."""
+"""By calls of actors Serve looks after replicas, and routers find engines."""
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with fleet_on_nodes(tmp_path_factory.mktemp("nodes"), CHAOS) as cluster:
+@pytest.fixture
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with fleet_on_nodes(tmp_path, request.param) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster) -> list[Said]:
-    return said(cluster.url("a"))
-
-
+@pytest.mark.parametrize("cluster", [{}], indirect=True, ids=["cables"])
 def test_cables_that_lose_packets_and_are_slow_lose_and_double_nothing(
-    cluster: Cluster, undisturbed: list[Said], record_property: Callable[[str, object], None]
+    cluster: Cluster, record_property: Callable[[str, object], None]
 ) -> None:
+    undisturbed = said(cluster.url("a"))
     machines = [cluster.machine(name) for name in ("head", "a", "b")]
     for machine in machines:
         machine.spoil(lost=LOST, mbit_s=MBIT_S)
@@ -65,6 +71,7 @@ def test_cables_that_lose_packets_and_are_slow_lose_and_double_nothing(
     record_property("whole again, s after the answers", round(until(cluster.is_whole, "both engines at both routers")))
 
 
+@pytest.mark.parametrize("cluster", [CHAOS], indirect=True, ids=["calls"])
 def test_with_calls_that_fail_a_lost_engine_is_replaced_and_no_request_fails(
     cluster: Cluster, record_property: Callable[[str, object], None]
 ) -> None:
