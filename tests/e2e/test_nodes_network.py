@@ -29,7 +29,6 @@ LOST, MBIT_S = 0.03, 4.0
 FAILS = {"num_failures": -1, "req_failure_prob": 10, "resp_failure_prob": 10, "in_flight_failure_prob": 10}
 """Of a hundred calls so many fail before they are sent, after they were answered, and while they are carried out."""
 RETRIED = (
-    "NodeManagerService.grpc_client.RequestWorkerLease",
     "NodeManagerService.grpc_client.PrepareBundleResources",
     "NodeManagerService.grpc_client.CommitBundleResources",
     "InternalKVGcsService.grpc_client.InternalKVGet",
