@@ -28,16 +28,12 @@ pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 LOST, MBIT_S = 0.03, 4.0
 FAILS = {"num_failures": -1, "req_failure_prob": 10, "resp_failure_prob": 10, "in_flight_failure_prob": 10}
 """Of a hundred calls so many fail before they are sent, after they were answered, and while they are carried out."""
-RETRIED = (
-    "NodeManagerService.grpc_client.PrepareBundleResources",
-    "NodeManagerService.grpc_client.CommitBundleResources",
-    "InternalKVGcsService.grpc_client.InternalKVGet",
-)
-"""What Ray tries again, by which it places replicas. Calls of actors only come late: one that fails, a check of health,
-say, is the end of a replica to Serve, however well that is.
+LOOKED_UP = ("InternalKVGcsService.grpc_client.InternalKVGet", "ActorInfoGcsService.grpc_client.GetActorInfo")
+"""What Ray tries again. Calls of actors only come late: one that fails, a check of health, say, is the end of a replica
+to Serve, however well that is. Nor do those fail by which replicas are placed: Ray may lose a machine's room by that.
 """
 CHAOS = {
-    "RAY_testing_rpc_failure": json.dumps(dict.fromkeys(RETRIED, FAILS)),
+    "RAY_testing_rpc_failure": json.dumps(dict.fromkeys(LOOKED_UP, FAILS)),
     "RAY_testing_asio_delay_us": ",".join(
         f"CoreWorkerService.{end}=1000:50000"
         for end in ("grpc_server.PushTask.HandleRequestImpl", "grpc_client.PushTask.OnReplyReceived")
