@@ -41,7 +41,9 @@ def test_the_document_that_is_published_is_that_of_the_code() -> None:
 
 def test_it_has_every_route_and_no_other() -> None:
     own = {"/v1/models", "/v1/models/{name}", "/health", "/ready", "/metrics"}
-    assert document()["paths"].keys() == set(ROUTES) | own
+    files = {"/v1/files", "/v1/files/{file_id}", "/v1/files/{file_id}/content"}
+    batches = {"/v1/batches", "/v1/batches/{batch_id}", "/v1/batches/{batch_id}/cancel"}
+    assert document()["paths"].keys() == set(ROUTES) | own | files | batches
 
 
 def hold(server: FakeServer, label: str, mode: GenerationMode, examples: int) -> None:
