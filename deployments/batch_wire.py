@@ -46,7 +46,7 @@ def asked(body: bytes) -> CreateBatch:
 def files_kept_s(request: CreateBatch) -> int | None:
     """Raises ApiError(400)."""
     asks = request.output_expires_after
-    return None if asks is None else kept_s(asks.anchor, asks.seconds, "output_expires_after")
+    return None if asks is None else kept_s(asks.anchor, str(asks.seconds), "output_expires_after")
 
 
 def batch_body(batch: Batch) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import parse_qs
 
 from deployments.openai_wire import ApiError
@@ -70,16 +70,16 @@ def file_body(file: File) -> dict[str, Any]:
     }
 
 
-def kept_s(anchor: object, seconds: object, name: str) -> int:
+def kept_s(anchor: str | None, seconds: str | None, name: str) -> int:
     """What `expires_after` asks for. Raises ApiError(400)."""
     if anchor != "created_at":
         raise ApiError(400, f"'{name}.anchor' must be created_at.", param=name)
     least, most = KEPT_S
-    number = seconds if isinstance(seconds, int) else int(seconds) if _is_number(seconds) else 0
+    number = int(seconds) if _is_number(seconds) else 0
     if not least <= number <= most:
         raise ApiError(400, f"'{name}.seconds' must be from {least} to {most}.", param=name)
     return number
 
 
-def _is_number(text: object) -> bool:
-    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
+def _is_number(text: str | None) -> TypeGuard[str]:
+    return text is not None and text.isascii() and text.isdigit() and len(text) < 10
