@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaling import Targets
 from deployments import stored_files
+from deployments.books import Books
 from deployments.file_shelf import Shelf
-from deployments.fleet import Limits, RouterSettings, StoreSettings, Tenant, files_url
+from deployments.fleet import Fleet, Limits, RouterSettings, StoreSettings, Tenant, files_url
 from deployments.openai_wire import ApiError
+from deployments.router_metrics import RouterMetrics
 from deployments.store import Store
 from deployments.upload import Form
 from tests.deployments.batch_files import chat, ended, kept, put, text_of
@@ -181,6 +184,24 @@ async def test_a_fleet_without_a_place_for_files_says_so(fresh: Served) -> None:
     assert files_url(StoreSettings(url="postgresql+psycopg://h/d")) is None
     assert files_url(StoreSettings(url="postgresql+psycopg://h/d", files="s3://b/p")) == "s3://b/p"
     assert files_url(StoreSettings(url="sqlite:////a/b.sqlite")) == "/a/b.sqlite.files"
+
+
+@pytest.mark.anyio
+async def test_what_a_fleet_says_of_its_store_is_where_a_router_keeps_files(tmp_path: Path) -> None:
+    def books(**store: str) -> Books:
+        told = {"models": [{"name": "tiny", "source": "tiny"}], "store": store}
+        return Books(Fleet.model_validate(told), lambda _: None)
+
+    metrics, url = RouterMetrics(Targets()), f"sqlite:///{tmp_path}/store.sqlite"
+    usual, elsewhere = books(url=url), books(url=url, files="s3://bucket/files")
+    work = usual.work({}, metrics, RouterSettings())
+    assert work is not None
+    assert work[0].routes("/v1/files").keys() == {"GET", "POST"}
+    assert (tmp_path / "store.sqlite.files").is_dir()
+    with pytest.raises(ImportError, match="s3fs"):
+        elsewhere.work({}, metrics, RouterSettings())
+    for each in (usual, elsewhere):
+        await each.close()
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 50), max_size=30))
