@@ -30,7 +30,8 @@ CHECKS = [
 ]
 EXAMPLES = 5
 MANY_EXAMPLES = 1000
-ASKED = [label for label in OPERATIONS if label.startswith("POST")]
+ASKED = [label for label in OPERATIONS if label.startswith("POST") and not label.endswith("/cancel")]
+"""Those that take a body."""
 PLAIN = {"/v1/chat/completions": (ChatRequest, "Chat"), "/v1/completions": (CompletionRequest, "Text")}
 
 
