@@ -1,17 +1,24 @@
-"""What does a router read from its store, and what does it write there: keys, usage, limits and scale decisions?"""
+"""What does a router read from its store, and what does it write there: keys, usage, limits, batches, decisions?"""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from autoscaling import Entry
 from deployments import decision_watch, key_watch
 from deployments.controller import from_controller
-from deployments.fleet import Fleet
+from deployments.desks import Desks
+from deployments.fleet import Fleet, RouterSettings, files_url
 from deployments.key_ring import KeyRing
 from deployments.late_store import LateStore
 from deployments.ledger_actor import RayLedger
+from deployments.router_metrics import RouterMetrics
 from deployments.tolls import Tolls
 from deployments.usage_keeper import UsageKeeper, usage_folder
+
+if TYPE_CHECKING:
+    from deployments.batches import Batches
+    from deployments.stored_routes import StoredRoutes
 
 Log = Callable[[str], None]
 
@@ -26,6 +33,7 @@ class Books:
         limited = any(tenant.limits for tenant in fleet.tenants)
         self.tolls = Tolls(fleet.tenants, RayLedger(fleet.store.url), log) if limited else None
         self.journal: UsageKeeper | None = None
+        self._files = files_url(fleet.store)
         if self._store is not None and fleet.store.url:
             self._keys = key_watch.KeyWatch(self._store)
             self.journal = UsageKeeper(self._store, usage_folder(fleet.store.url), log)
@@ -46,6 +54,21 @@ class Books:
         if self.tolls is not None:
             work.append(self.tolls.go_on())
         return [asyncio.ensure_future(one) for one in work]
+
+    def work(
+        self, desks: Desks, metrics: RouterMetrics, settings: RouterSettings
+    ) -> "tuple[StoredRoutes, Batches] | None":
+        """Routes for files and batches, and what runs batches; None where there is no place for files.
+
+        Raises whatever keeps that place from being used.
+        """
+        if self._store is None or self._files is None:
+            return None
+        from deployments.file_shelf import Shelf
+        from deployments.stored_routes import stored
+
+        told = (desks, metrics, settings, self.ring, self.journal, self.tolls, self._log)
+        return stored(self._store, Shelf(self._files), *told)
 
     async def close(self) -> None:
         """Nothing is answered any more: what is still to be written is, as far as that can be."""

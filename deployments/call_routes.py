@@ -10,7 +10,7 @@ from deployments.desks import Desks, asked
 from deployments.fleet import RouterSettings
 from deployments.lane import Lane
 from deployments.openai_answers import error_event
-from deployments.receiving import Receive, Scope, read_body, watched
+from deployments.receiving import Receive, Scope, most_urgent, read_body, watched
 from deployments.reply import Send, relay
 from deployments.router_metrics import RouterMetrics
 from deployments.sender import Sender
@@ -48,7 +48,7 @@ class CallRoutes:
             limits.check(fields, self._settings.limits)
         passed, tokens = forward.headers(scope["headers"]), forward.prompt_tokens(path, body)
         service_tier = fields.get("service_tier") if fields is not None else None
-        by = sender(holder, scope["headers"], service_tier, self._settings.deadlines)
+        by = sender(holder, scope["headers"], service_tier, self._settings.deadlines, most_urgent(scope))
         if by.cache_salt is not None and fields:
             body = forward.salted(path, body, by.cache_salt)
         opening = conversations.of_body(fields) if desk.variants is not None else None

@@ -45,6 +45,12 @@ class Limits(BaseModel):
     """Most choices (400)."""
     stop_strings: Most = 64
     """Most strings in `stop` or `stop_sequences` (400)."""
+    file_bytes: Most = 200 << 20
+    """Largest file that comes in (413)."""
+    tenant_files_bytes: Most = 10 << 30
+    """All files of a tenant together; what would exceed that does not come in (413)."""
+    batch_lines: Most = 50_000
+    """Most lines of a batch's input file."""
     open_requests: Most = 4096
     """Requests that one router answers at once, streams among them (503)."""
     first_token_s: Seconds = 300.0
@@ -135,13 +141,16 @@ class ClusterSettings(BaseModel):
 
 
 class StoreSettings(BaseModel):
-    """Where what must be kept lies: keys, usage, what is left of budgets, scale decisions."""
+    """Where what must be kept lies: keys, usage, what is left of budgets, files, batches, scale decisions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: Annotated[str, Field(pattern=r"^(sqlite:///|postgresql\+psycopg://).+$")] | None = None
     """`sqlite:///FILE` where all routers run on one machine, or `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`.
     null: an SQLite file in the state folder, named as the run."""
+    files: Annotated[str, Field(pattern=r"^(/|[a-z][a-z0-9+]*://).+$")] | None = None
+    """Where files of `/v1/files` lie: a folder, `s3://BUCKET/PREFIX`, `gcs://BUCKET/PREFIX`, or another URL of fsspec.
+    null: a folder beside the store's file; with PostgreSQL, nowhere, and there are no batches."""
 
 
 def _is_loopback(host: str) -> bool:
@@ -154,6 +163,13 @@ def _is_loopback(host: str) -> bool:
 def sqlite_url(file: Path) -> str:
     """URL of a store in this file."""
     return f"{SQLITE}{file}"
+
+
+def files_url(store: StoreSettings) -> str | None:
+    """Where files lie: where a fleet says, else beside a store that is a file; None: nowhere."""
+    if store.files is not None or store.url is None or not store.url.startswith(SQLITE):
+        return store.files
+    return f"{store.url.removeprefix(SQLITE)}.files"
 
 
 class Fleet(BaseModel):

@@ -1,31 +1,39 @@
 """Which routes does the router offer over HTTP, to whom, and what do its own say?"""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from deployments import anthropic_errors, forward
+from deployments.answering import answering
 from deployments.bill import Journal
-from deployments.call_routes import CallRoutes
 from deployments.desks import Desk, by_name, card, opened
 from deployments.fleet import RouterSettings
+from deployments.in_process import Route
 from deployments.key_ring import KeyRing
 from deployments.open_requests import OpenRequests
 from deployments.openai_wire import ApiError
 from deployments.receiving import Receive, Scope
 from deployments.reply import Send, respond
 from deployments.router_metrics import RouterMetrics
-from deployments.text_routes import TextRoutes
 from deployments.tolls import Tolls
 
 OPEN = frozenset({"/health", "/ready", "/metrics"})
 """Routes that need no key."""
 
 
+class StoredRoutes(Protocol):
+    """What needs a store."""
+
+    def routes(self, path: str) -> dict[str, Route]:
+        """By method; none where the path is no such route."""
+        ...
+
+
 class HttpApi:
     """The ASGI application. `desks` by model name, in the fleet's order; `journal`: None where no usage is kept,
-    `tolls` where no tenant has limits.
+    `tolls` where no tenant has limits, `stored` where there is no place for files.
     """
 
     def __init__(
@@ -36,21 +44,19 @@ class HttpApi:
         ring: KeyRing,
         journal: Journal | None = None,
         tolls: Tolls | None = None,
+        stored: StoredRoutes | None = None,
     ) -> None:
         self._desks, self._metrics, self._ring = desks, metrics, ring
         self._open = OpenRequests(settings.limits.open_requests)
         self.draining = False
         """/ready fails; everything else goes on."""
-        calls = CallRoutes(desks, metrics, settings, journal, tolls)
-        texts = TextRoutes(desks, metrics, settings, calls.pass_on, journal, tolls)
-        self._routes: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
-            **dict.fromkeys(forward.ROUTES, ("POST", calls.take)),
-            "/v1/chat/completions": ("POST", texts.chat),
-            "/v1/completions": ("POST", texts.complete),
-            "/v1/models": ("GET", self._models),
-            "/health": ("GET", self._health),
-            "/ready": ("GET", self._ready),
-            "/metrics": ("GET", self._scrape),
+        self._stored = stored
+        self._routes: dict[str, dict[str, Route]] = {
+            **{path: {"POST": route} for path, route in answering(desks, metrics, settings, journal, tolls).items()},
+            "/v1/models": {"GET": self._models},
+            "/health": {"GET": self._health},
+            "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._scrape},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,19 +76,27 @@ class HttpApi:
             body = anthropic_errors.body(error) if forward.anthropic(scope["path"]) else error.body
             await _refuse(send, error, body)
 
-    def _route(self, scope: Scope) -> Callable[..., Awaitable[None]]:
+    def _route(self, scope: Scope) -> Route:
         path, method = scope["path"], scope["method"]
         if path.startswith("/v1/models/") and method == "GET":
             return self._model
-        if path not in self._routes:
+        if not (methods := self._routes.get(path) or self._of_store(path)):
             raise ApiError(
                 404, f"There is no {method} {path} here. Routes: {', '.join(self._routes)}.", code="not_found"
             )
-        allowed, route = self._routes[path]
-        if method != allowed:
+        if method not in methods:
+            allowed = ", ".join(methods)
             message = f"{path} takes {allowed}, not {method}."
             raise ApiError(405, message, code="method_not_allowed", allow=allowed)
-        return route
+        return methods[method]
+
+    def _of_store(self, path: str) -> dict[str, Route]:
+        if self._stored is not None:
+            return self._stored.routes(path)
+        if path.startswith(("/v1/files", "/v1/batches")):
+            message = "This fleet has no place for files: `store.files` in fleet.yaml names one."
+            raise ApiError(404, message, code="no_files")
+        return {}
 
     async def _models(self, scope: Scope, _receive: Receive, send: Send) -> None:
         data = [card(name, desk) for name, desk in opened(self._desks, scope["holder"]).items()]

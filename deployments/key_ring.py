@@ -51,6 +51,7 @@ class KeyRing:
         """These keys are in the store now, those that work no longer among them."""
         self._known = stored is not None
         self._anybody = (not self._tenants and self._known and not stored) if self._lets_in is None else self._lets_in
+        self._revoked = frozenset(key.id for key in stored or () if key.revoked_s is not None)
         holders = chain(self._of_file(), (self._of_store(key) for key in stored or () if key.revoked_s is None))
         self._by_start: dict[str, list[tuple[str, Holder]]] = {}
         for key_hash, holder in holders:
@@ -72,6 +73,17 @@ class KeyRing:
             message = "This server can't read its keys at the moment."
             raise ApiError(503, message, kind="server_error", code="keys_unknown", retry_after_s=RETRY_S)
         raise _unauthorized("The API key has expired." if holder else "The API key is not one of this server's.")
+
+    def holder(self, tenant: str, key: str, models: Iterable[str] | None) -> Holder | None:
+        """Who asked earlier with a key, on today's terms, whether or not it still works; None for who brought none."""
+        if not tenant:
+            return None
+        opens = None if models is None else frozenset(models)
+        return Holder(tenant=self._tenants.get(tenant) or Tenant(name=tenant), key=key, models=opens)
+
+    def revoked(self, key: str) -> bool:
+        """Whether its owner ended a key of the store: not that it expired, nor that it was replaced."""
+        return key in self._revoked
 
     def _find(self, key: bytes) -> Holder | None:
         digest, found = sha256(key).hexdigest(), None

@@ -66,6 +66,10 @@ class Lane:
         """Requests of one sender that wait."""
         return self._queue.waits(tenant, tier)
 
+    def queued_in(self, tier: routing.Tier) -> int:
+        """Requests of a tier that wait."""
+        return self._queue.in_tier(tier)
+
     def open_requests(self) -> int:
         """Requests waiting here or running on a replica for us."""
         return len(self._waiting) + sum(len(replica.tickets) for replica in self.replicas.values())

@@ -1,10 +1,14 @@
 """How do parts of a router share a store that is loaded and opened only when the first of them needs it?"""
 
+import asyncio
+from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from deployments.store import Store
+
+T = TypeVar("T")
 
 
 class LateStore:
@@ -22,6 +26,17 @@ class LateStore:
 
                 self._store = Store(self._url)
             return self._store
+
+    async def ask(self, what: Callable[..., T], *given: Any, **named: Any) -> T:
+        """What a function of a store says, from an event loop. Who is cancelled waits until it has been said, so that
+        nothing is asked after that. Raises StoreError.
+        """
+        asking = asyncio.ensure_future(asyncio.to_thread(lambda: what(self.opened(), *given, **named)))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
 
     def close(self) -> None:
         """Lets go of its connections."""

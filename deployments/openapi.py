@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deployments import openapi_stored
 from deployments.forward import ROUTES, anthropic
 from deployments.openai_wire import ChatRequest, CompletionRequest
 
@@ -35,8 +36,8 @@ def document() -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": "1"},
-        "paths": {path: {"post": _asked(path)} for path in ROUTES} | _told(),
-        "components": {"schemas": structs | ANSWERS},
+        "paths": {path: {"post": _asked(path)} for path in ROUTES} | _told() | openapi_stored.paths(_named),
+        "components": {"schemas": structs | ANSWERS | openapi_stored.answers(_named)},
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import routing
 from deployments.fleet import Limits, RouterSettings
 from deployments.lane import Lane
 from deployments.openai_wire import ApiError
@@ -13,7 +14,12 @@ from deployments.ticket import Ticket
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-"""Both as in ASGI."""
+"""Both as in ASGI. A scope has besides: `holder`, whose key it brings, and where the router asks itself `tier`."""
+
+
+def most_urgent(scope: Scope) -> routing.Tier:
+    """The most urgent tier that a request may have, whatever it asks for."""
+    return scope.get("tier", routing.Tier.INTERACTIVE)
 
 
 async def read_body(receive: Receive, allowed: Limits) -> bytes:
@@ -46,7 +52,7 @@ async def _read(receive: Receive, most_bytes: int) -> bytes:
 def watched(lane: Lane, receive: Receive, settings: RouterSettings, *, stream: bool) -> Iterator[list[Ticket]]:
     """For the tickets of one client: they fail when it waited too long, and leave the lane with it or at the end."""
     tickets: list[Ticket] = []
-    watch = asyncio.ensure_future(_wait_for_disconnect(receive))
+    watch = asyncio.ensure_future(wait_for_disconnect(receive))
     watch.add_done_callback(lambda _: [lane.leave(ticket) for ticket in tickets])
     patience = Patience(tickets, settings, stream=stream)
     try:
@@ -56,6 +62,7 @@ def watched(lane: Lane, receive: Receive, settings: RouterSettings, *, stream: b
         watch.cancel()
 
 
-async def _wait_for_disconnect(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Returns when the client of a request whose body was read has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

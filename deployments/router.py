@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import zmq
@@ -22,7 +22,7 @@ from deployments.books import Books
 from deployments.declare import engine_name
 from deployments.desks import Desk
 from deployments.engine import MARK
-from deployments.fleet import Fleet, Model
+from deployments.fleet import Fleet, Model, RouterSettings
 from deployments.http_api import HttpApi
 from deployments.http_server import HttpServer
 from deployments.lane import Lane
@@ -32,6 +32,10 @@ from deployments.render import Renderer
 from deployments.replica import Replica
 from deployments.router_metrics import RouterMetrics
 from deployments.variants import Served, Variants
+
+if TYPE_CHECKING:
+    from deployments.batches import Batches
+    from deployments.stored_routes import StoredRoutes
 
 LOOK_S = 1.0
 """Seconds between two looks for new engine replicas."""
@@ -54,14 +58,16 @@ class Router:
         self._metrics = RouterMetrics(fleet.scaling.targets())
         self._books = _books(fleet)
         await self._books.begin()
-        self._api = HttpApi(
-            self._desks, self._metrics, fleet.router, self._books.ring, self._books.journal, self._books.tolls
-        )
+        routes, self._batches = self._work(fleet.router)
+        ring, journal, tolls = self._books.ring, self._books.journal, self._books.tolls
+        self._api = HttpApi(self._desks, self._metrics, fleet.router, ring, journal, tolls, routes)
         self._settle_s = fleet.router.settle_s
         self._http = HttpServer(self._api, _listen(fleet.router.host, fleet.router.port), fleet.router.limits)
         await self._http.start()
         self._looking = [asyncio.ensure_future(self._look(name)) for name in engines]
         self._looking += self._books.go_on(self._metrics.scaling.decided)
+        if self._batches is not None:
+            self._batches.begin()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by `autoscaling:ServePolicy`: what waits and what came here, by engine deployment."""
@@ -85,16 +91,26 @@ class Router:
         if not hasattr(self, "_looking"):
             return
         self._api.draining = True
+        if self._batches is not None:
+            self._batches.drain()
         ending = asyncio.ensure_future(self._http.drain(self._settle_s))
         while not ending.done():
             await self._give_up_lost_causes()
             await asyncio.wait([ending], timeout=LOOK_S)
         for task in self._looking:
             task.cancel()
+        if self._batches is not None:
+            await self._batches.close()
         for lane in self._lanes.values():
             lane.close()
         await self._books.close()
         ending.result()
+
+    def _work(self, settings: RouterSettings) -> "tuple[StoredRoutes, Batches] | tuple[None, None]":
+        try:
+            return self._books.work(self._desks, self._metrics, settings) or (None, None)
+        except Exception as error:
+            raise RuntimeError(f"{MARK}router: store.files can't be used: {error}") from None
 
     async def _give_up_lost_causes(self) -> None:
         """Fails what waits for engines that Serve ends too; an update's next engine takes what waits for it."""

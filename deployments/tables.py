@@ -1,6 +1,19 @@
 """Which tables does the store have? How they came to be is in deployments/migrations."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 TABLES = MetaData()
 DECISIONS = Table(
@@ -62,3 +75,61 @@ LEDGER = Table(
     Column("lent", Double, nullable=False),
     Column("begin_s", Double, nullable=False),
 )
+FILES = Table(
+    "files",
+    TABLES,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_s", Double, nullable=False),
+    Column("expires_s", Double),
+    Index("files_tenant", "tenant", "created_s"),
+)
+"""A row is there before the bytes are, and goes after them: nothing lies anywhere that no row knows of."""
+BATCHES = Table(
+    "batches",
+    TABLES,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("key", String(16), nullable=False),
+    Column("models", JSON(none_as_null=True)),
+    Column("endpoint", String(64), nullable=False),
+    Column("input_file", String(64), nullable=False),
+    Column("about", JSON(none_as_null=True)),
+    Column("files_kept_s", Double),
+    Column("status", String(16), nullable=False),
+    Column("created_s", Double, nullable=False),
+    Column("expires_s", Double, nullable=False),
+    Column("in_progress_s", Double),
+    Column("cancelling_s", Double),
+    Column("finalizing_s", Double),
+    Column("ended_s", Double),
+    Column("model", Text),
+    Column("errors", JSON(none_as_null=True)),
+    Column("total", Integer, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("lines_per_s", Double),
+    Column("output_file", String(64)),
+    Column("error_file", String(64)),
+    Column("owner", String(32), nullable=False),
+    Column("lease_s", Double, nullable=False),
+    Index("batches_tenant", "tenant", "created_s"),
+    Index("batches_status", "status", "lease_s"),
+)
+"""`owner`: the router that runs it, until `lease_s` by the store's clock."""
+BATCH_LINES = Table(
+    "batch_lines",
+    TABLES,
+    Column("batch", String(64), primary_key=True),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("answered", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""What came of each line of a batch that is not in its files yet."""

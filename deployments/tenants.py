@@ -24,12 +24,19 @@ PREFER = b"x-headrace-prefer"
 MIN_QUALITY = b"x-headrace-min-quality"
 
 
-def sender(holder: Holder | None, headers: Headers, service_tier: object, deadlines: Deadlines) -> Sender:
-    """On whose behalf a request comes, and how urgently. `deadlines` are for those that name none.
+def sender(
+    holder: Holder | None,
+    headers: Headers,
+    service_tier: object,
+    deadlines: Deadlines,
+    at_most: routing.Tier = routing.Tier.INTERACTIVE,
+) -> Sender:
+    """On whose behalf a request comes, and how urgently: no more than `at_most`. `deadlines` are for those that name
+    none.
 
     Raises ApiError(400) for what it asks.
     """
-    tier = _tier(service_tier)
+    tier = max(_tier(service_tier), at_most)
     if holder is not None:
         tier = max(tier, routing.Tier[holder.tenant.tier.upper()])
     deadline_s = _deadline_s(headers) or getattr(deadlines, tier.name.lower()) or inf

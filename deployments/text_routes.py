@@ -19,7 +19,7 @@ from deployments.openai_wire import (
     parse,
     sampling,
 )
-from deployments.receiving import Receive, Scope, read_body, watched
+from deployments.receiving import Receive, Scope, most_urgent, read_body, watched
 from deployments.reply import Send, stream, whole
 from deployments.router_metrics import RouterMetrics
 from deployments.sender import Sender
@@ -89,7 +89,7 @@ class TextRoutes:
         for ids in prompts:
             limits.check_prompt(len(ids), self._settings.limits, field)
         holder, headers, tier = scope["holder"], scope["headers"], request.service_tier
-        by = sender(holder, headers, tier, self._settings.deadlines)
+        by = sender(holder, headers, tier, self._settings.deadlines, most_urgent(scope))
         door = desk.door(by, wish(holder, by, headers, tier, opening))
         lane, news = door.lane, asyncio.Event()
         for ids in prompts:

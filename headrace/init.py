@@ -37,6 +37,9 @@ router:
     max_tokens: null
     n: 128
     stop_strings: 64
+    file_bytes: 209715200    # a file of /v1/files
+    tenant_files_bytes: 10737418240 # all files of a tenant
+    batch_lines: 50000       # lines of a batch's input file
     open_requests: 4096      # answered at once by one router
     first_token_s: 300       # seconds that a stream may need to begin, and for each token after that
     between_tokens_s: 120
@@ -57,8 +60,9 @@ scaling:
   advise: false              # true: Ray Serve's own law scales, ours is only told (`headrace scaling`)
   ongoing_requests: 2        # with advise: requests that Serve's law gives each engine
 
-store:                       # keys, usage and scale decisions
+store:                       # keys, usage, batches and scale decisions
   url: null                  # null: an SQLite file in the state folder; or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE
+  files: null                # null: a folder beside that file; or /folder, s3://BUCKET/PREFIX, gcs://BUCKET/PREFIX
 
 cluster:
   address: local             # starts Ray on this machine, on loopback, while the fleet runs

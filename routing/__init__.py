@@ -10,6 +10,7 @@ from routing.drain import Drain
 from routing.gate import Gate, TierGates, retry_after_s
 from routing.grant import Credit, Grants, Head, credit_requests, credit_tokens, room_tokens
 from routing.ledger import Ledger, Limit, Loan
+from routing.line_order import line_order
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
 from routing.purse import Cost, Purse, Reserved
@@ -63,6 +64,7 @@ __all__ = [
     "credit_requests",
     "credit_tokens",
     "failed",
+    "line_order",
     "lost",
     "prefix_keys",
     "rested",

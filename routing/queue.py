@@ -111,6 +111,10 @@ class Queue:
             waiting += one.waiting
         return waiting
 
+    def in_tier(self, tier: Tier) -> int:
+        """Requests of this tier that wait."""
+        return self._tiers[tier].waiting
+
     def waits(self, tenant: str, tier: Tier | None = None) -> int:
         """Requests of this tenant that wait, in one tier or in all."""
         tiers = self._tiers if tier is None else (self._tiers[tier],)

@@ -72,9 +72,9 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tokenizer_folder: Path) -> Iterator[FakeServer]:
+def server(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
     """A router's HTTP server in a process of its own, which must have nothing open in the end."""
-    with fake_server(tokenizer_folder) as server:
+    with fake_server(tokenizer_folder, tmp_path_factory.mktemp("kept")) as server:
         idle = server.state()
         yield server
         rest = server.settle(idle)

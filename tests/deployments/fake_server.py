@@ -1,7 +1,7 @@
 """A process with a router's HTTP server over an engine without a model.
 
-`python -m tests.deployments.fake_server FOLDER`: it prints its port, then its state for each line on standard
-input, and ends with that.
+`python -m tests.deployments.fake_server FOLDER STORE_FOLDER`: it prints its port, then its state for each line on
+standard input, and ends with that.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from typing import IO, Any
 import psutil
 import uvloop
 
+from deployments.fleet import sqlite_url
 from tests.deployments.fake_engine import FakeEngine
-from tests.deployments.http_served import Served, serve
+from tests.deployments.http_served import Kept, Served, serve
 
 
 class Errors(logging.Handler):
@@ -34,10 +35,11 @@ class Errors(logging.Handler):
         self.said.append(self.format(record))
 
 
-async def main(folder: str) -> None:
+async def main(folder: str, place: str) -> None:
     errors = Errors()
     logging.getLogger().addHandler(errors)
-    async with serve(Path(folder), FakeEngine(slots=64, step_s=[0.0])) as served:
+    kept = Kept(url=sqlite_url(Path(place) / "store.sqlite"), files=f"{place}/files")
+    async with serve(Path(folder), FakeEngine(slots=64, step_s=[0.0]), kept=kept) as served:
         print(served.port, flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             print(json.dumps(state(served, errors)), flush=True)
@@ -80,8 +82,9 @@ class FakeServer:
 
 
 @contextmanager
-def fake_server(folder: Path) -> Iterator[FakeServer]:
-    command = [sys.executable, "-m", "tests.deployments.fake_server", str(folder)]
+def fake_server(folder: Path, place: Path) -> Iterator[FakeServer]:
+    """`place`: an empty folder for its store."""
+    command = [sys.executable, "-m", "tests.deployments.fake_server", str(folder), str(place)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         _, told = _pipes(process)
         try:
@@ -97,4 +100,4 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(*sys.argv[1:]))

@@ -5,8 +5,8 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,20 @@ import openai
 import uvicorn
 
 from autoscaling import Targets
+from deployments.batches import Batches
 from deployments.bill import Journal
 from deployments.desks import Desk
+from deployments.file_shelf import Shelf
 from deployments.fleet import RouterSettings, Tenant
 from deployments.http_api import HttpApi
 from deployments.http_connection import Connection
 from deployments.key_ring import KeyRing
 from deployments.lane import Lane
+from deployments.late_store import LateStore
 from deployments.openai_wire import ChatRequest, Message
 from deployments.render import Renderer
 from deployments.router_metrics import RouterMetrics
+from deployments.stored_routes import StoredRoutes, stored
 from deployments.tolls import Tolls
 from deployments.variants import Served as Variant
 from deployments.variants import Variants
@@ -46,6 +50,9 @@ class Served:
     desk: Desk
     engines: list[FakeEngine]
     http: httpx.AsyncClient
+    ring: KeyRing
+    batches: Batches | None
+    """Where there is a store."""
 
     @property
     def openai(self) -> openai.AsyncOpenAI:
@@ -90,6 +97,17 @@ class Served:
             yield client
 
 
+@dataclass(kw_only=True)
+class Kept:
+    """A store, and a place for files."""
+
+    url: str
+    files: str
+    lease_s: float = 10.0
+    said: list[str] = field(default_factory=list)
+    """What batches log."""
+
+
 def do(what: str, **fields: Any) -> dict[str, Any]:
     """The body of a request of which a small application does this."""
     return {"model": MODEL, "do": what, **fields}
@@ -108,6 +126,7 @@ async def serve(
     tolls: Tolls | None = None,
     variants: Mapping[str, tuple[float, FakeEngine]] = {},
     ttft_s: float = 1.0,
+    kept: Kept | None = None,
 ) -> AsyncIterator[Served]:
     """Serves the tokenizer in `folder` with these engines, until the end; `variants`: by name, quality and engine."""
     lane = Lane(MODEL, max_queued_requests=max_queued_requests, log=lambda _: None)
@@ -119,9 +138,16 @@ async def serve(
             # Before the links: importing a tokenizer takes seconds, in which they would be silent.
             desk = Desk(lane, Renderer(str(folder), threads), created=1, wakes=wakes)
             desk.variants = Variants(MODEL, forms, ttft_s=ttft_s) if variants else None
-            api = HttpApi({MODEL: desk}, RouterMetrics(Targets()), settings, ring or KeyRing(tenants), journal, tolls)
-            async with _server(api, settings) as port, _client(port) as http:
-                served = Served(port=port, api=api, lane=lane, desk=desk, engines=[], http=http)
+            ring, metrics = ring or KeyRing(tenants), RouterMetrics(Targets())
+            told = ({MODEL: desk}, metrics, settings, ring, journal, tolls)
+            async with AsyncExitStack() as stack:
+                routes, batches = await stack.enter_async_context(_batches(kept, *told))
+                api = HttpApi(*told, routes)
+                port = await stack.enter_async_context(_server(api, settings))
+                http = await stack.enter_async_context(_client(port))
+                served = Served(
+                    port=port, api=api, lane=lane, desk=desk, engines=[], http=http, ring=ring, batches=batches
+                )
                 replicas = served.engines
                 for engine in engines:
                     served.add(engine)
@@ -134,6 +160,21 @@ async def serve(
             each.close()
         for engine in (*replicas, *(engine for _, engine in variants.values())):
             engine.close()
+
+
+@asynccontextmanager
+async def _batches(kept: Kept | None, *told: Any) -> AsyncIterator[tuple[StoredRoutes | None, Batches | None]]:
+    if kept is None:
+        yield None, None
+        return
+    store, look_s = LateStore(kept.url), 0.05
+    routes, batches = stored(store, Shelf(kept.files), *told, kept.said.append, lease_s=kept.lease_s, look_s=look_s)
+    batches.begin()
+    try:
+        yield routes, batches
+    finally:
+        await batches.close()
+        store.close()
 
 
 @asynccontextmanager

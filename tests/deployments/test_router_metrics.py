@@ -4,6 +4,8 @@ import pytest
 
 from autoscaling import Targets
 from deployments.router_metrics import RouterMetrics
+from deployments.sender import Sender
+from routing import Tier
 
 GENEROUS = Targets(ttft_s=100.0, token_s=100.0)
 NEVER = Targets(ttft_s=1e-9, token_s=100.0)
@@ -28,6 +30,15 @@ def test_an_answer_that_came_whole_has_the_time_of_all_its_tokens() -> None:
     metered.tokens(5)
     metered.end("ok")
     assert metrics.traffic("tiny").missed_requests == 0
+
+
+def test_nobody_waits_for_what_is_in_tier_batch() -> None:
+    metrics = RouterMetrics(NEVER)
+    for outcome in ("ok", "failed"):
+        metered = metrics.watch("tiny", 50, Sender(tier=Tier.BATCH))
+        metered.tokens(1)
+        metered.end(outcome)
+    assert metrics.traffic("tiny").missed_requests == 1, "what failed"
 
 
 def test_what_failed_was_missed_and_what_was_left_early_says_nothing() -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from headrace.observe import samples
+from tests.e2e.batch_client import ended, line, output_of, put, said
 from tests.e2e.typed import DetachedFleet, detached_fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -86,6 +87,18 @@ def test_what_the_router_leaves_to_vllm_s_own_application_comes_through_the_link
     assert answer.choices[0].logprobs is not None
     assert answer.usage is not None
     assert len(answer.choices[0].logprobs.content or ()) == answer.usage.completion_tokens
+
+
+def test_a_batch_says_what_chats_say(fleet: Running) -> None:
+    client = fleet.client()
+    asked = [f"{word} is" for word in ("A class", "A module", "The def statement", "An expression")]
+    batch = put(client, [line(text, "tiny", text) for text in asked])
+    batch = ended(client, batch.id)
+    assert (batch.status, batch.error_file_id) == ("completed", None)
+    told = {line["custom_id"]: said(line) for line in output_of(client, batch)}
+    for text in asked:
+        answer = client.chat.completions.create(**line(text, "tiny", text)["body"])
+        assert told[text] == answer.choices[0].message.content
 
 
 def test_an_answer_without_max_tokens_ends_with_the_context(fleet: Running) -> None:
