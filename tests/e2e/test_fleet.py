@@ -3,14 +3,19 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import openai
 import psutil
 import pytest
 
+from cluster import runs
 from headrace.observe import samples
 from tests.e2e.typed import DetachedFleet, detached_fleet
 
@@ -48,6 +53,11 @@ class Running:
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Address and port of each of its sockets that take connections."""
+        connections = [one for process in self.fleet.processes() for one in process.net_connections("tcp")]
+        return {(one.laddr.ip, one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN}
 
     def gauge(self, name: str, **labels: str) -> list[float]:
         """Values of a metric, one for each label set that holds `labels`."""
@@ -111,6 +121,70 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     assert (_workers(fleet, "tiny"), _workers(fleet, "tiny-on-two")) == (1, 2)
 
 
+def test_all_of_its_ports_are_of_this_machine_and_only_the_router_s_answers_questions(fleet: Running) -> None:
+    """Engines have no HTTP port, of vLLM's or of Serve's; what else listens knows no such question."""
+    ports = fleet.listening()
+    assert len(ports) > 5
+    assert {address for address, _ in ports} == {"127.0.0.1"}
+    with ThreadPoolExecutor(max_workers=32) as threads:
+        answered = list(threads.map(_answers_questions, sorted(ports)))
+    assert [port for port in answered if port] == [fleet.fleet.port]
+
+
+def test_ray_does_nothing_for_who_has_no_token_or_a_wrong_one(fleet: Running, tmp_path: Path) -> None:
+    run = runs.read(fleet.fleet.state / "runs", "default")
+    assert run is not None
+    assert run.dashboard_url is not None
+    mark = tmp_path / "was here"
+    job = {"entrypoint": f"touch '{mark}'"}
+    asked = [
+        ("POST", "/api/jobs/", job),
+        ("GET", "/api/jobs/", None),
+        ("GET", "/api/serve/applications/", None),
+        ("PUT", "/api/serve/applications/", {"applications": []}),
+        ("DELETE", "/api/serve/applications/", None),
+        ("GET", "/api/v0/nodes", None),
+        ("GET", "/nodes?view=summary", None),
+        ("GET", "/api/v0/logs", None),
+        ("GET", "/worker/traceback?pid=1", None),
+    ]
+    with httpx.Client(base_url=run.dashboard_url, trust_env=False, timeout=30) as http:
+        for method, path, body in asked:
+            for token, status in (("", 401), ("Bearer ", 403), ("Bearer wrong", 403), (f"Basic {run.token}", 403)):
+                headers = {"authorization": token} if token else {}
+                assert http.request(method, path, json=body, headers=headers).status_code == status, (path, token)
+        right = {"authorization": f"Bearer {run.token.read_text().strip()}"}
+        assert http.get("/api/jobs/", headers=right).json() == [], "nobody's job was taken"
+        assert "headrace" in http.get("/api/serve/applications/", headers=right).json()["applications"]
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}],
+    ids=["no token", "a wrong one"],
+)
+def test_ray_s_own_protocol_is_closed_to_whom_has_no_token_or_a_wrong_one(fleet: Running, keys: dict[str, str]) -> None:
+    (gcs,) = fleet.fleet.processes("--gcs_server_port=")
+    (port,) = [word.partition("=")[2] for word in gcs.cmdline() if word.startswith("--gcs_server_port=")]
+    run = runs.read(fleet.fleet.state / "runs", "default")
+    assert run is not None
+    code = (
+        "import sys; from ray._raylet import GcsClient; print(GcsClient(sys.argv[1]).internal_kv_put(b'a', b'b', True))"
+    )
+
+    def put(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | env
+        command = [sys.executable, "-c", code, f"127.0.0.1:{port}"]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    refused = put(keys)
+    assert refused.returncode != 0
+    assert "authenticat" in refused.stderr.lower(), refused.stderr
+    taken = put({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(run.token)})
+    assert taken.returncode == 0, taken.stderr
+
+
 @pytest.mark.prove
 def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(
     fleet: Running,
@@ -133,6 +207,16 @@ def test_a_killed_replica_takes_its_engine_with_it(fleet: Running) -> None:
         os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([*before, *cores], timeout=15)
     assert alive == []
+
+
+def _answers_questions(where: tuple[str, int]) -> int:
+    """The port, if it answers a question as a server of models does; else 0."""
+    body = {"model": "tiny", "prompt": "A class is", "max_tokens": 1}
+    try:
+        answer = httpx.post(f"http://{where[0]}:{where[1]}/v1/completions", json=body, timeout=5, trust_env=False)
+    except httpx.TransportError:
+        return 0
+    return where[1] if answer.status_code == 200 else 0
 
 
 def _workers(fleet: Running, model: str) -> int:
