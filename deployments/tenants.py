@@ -36,7 +36,15 @@ def sender(holder: Holder | None, headers: Headers, service_tier: object, deadli
     if holder is None:
         return Sender(tier=tier, deadline_s=deadline_s)
     tenant = holder.tenant.name
-    return Sender(tenant=tenant, key=holder.key, tier=tier, deadline_s=deadline_s, cache_salt=tenant)
+    return Sender(
+        tenant=tenant,
+        key=holder.key,
+        tier=tier,
+        deadline_s=deadline_s,
+        cache_salt=tenant,
+        limits=holder.limits,
+        account=holder.account,
+    )
 
 
 def wish(
