@@ -1,0 +1,226 @@
+"""What does `headrace batch run` do: what is missing of a job, who does it, how far is it?"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cluster.inventory import Machine, machine
+from deployments.fleet import Fleet
+from deployments.served_model import Replicas
+from headrace.checks import check_hardware
+from headrace.failure import INTERRUPTED, Failure, bad_input
+from headrace.fetching import FetchError, resolve
+from headrace.fetching.progress import shown_on
+from headrace.fitting import settled
+from headrace.interrupts import signals_interrupt
+from headrace.offline import parts
+from headrace.offline.engines import Done, Work, by_engines
+from headrace.offline.rows import Asks, asks
+from headrace.offline.table import Partition, Table, cut, files
+from headrace.serve import fleet_for
+from headrace.steps import Steps
+from headrace.task_ray import task_ray
+
+SHOWN = 5
+"""Rows without an answer that are told one by one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What the command line says."""
+
+    source: str
+    out: str
+    model: str
+    engine: list[str]
+    prompt: str | None = None
+    messages: str | None = None
+    chat: bool = False
+    max_tokens: int = 256
+    temperature: float | None = None
+    sampling: str | None = None
+    partition_rows: int = 1000
+    engines: int | None = None
+    prefix: str = ""
+
+
+Spread = Callable[[Sequence[Partition], Work], Iterator[Done]]
+OnRay = Callable[[Machine, Steps], AbstractContextManager[None]]
+
+
+def run(wish: Wish, *, by: Spread = by_engines, on: OnRay = task_ray) -> None:
+    """Answers what is missing. Raises Failure, also where rows have no answer."""
+    steps, out = Steps(Console(highlight=False)), Path(wish.out).expanduser().absolute()
+    tables, partitions, ask = _read(wish)
+    fleet, here = fleet_for(wish.model, wish.engine, port=None, host=None), machine()
+    if len(fleet.models) != 1:
+        raise bad_input(f"--model: should be one model, {wish.model} has {len(fleet.models)}")
+    model = fleet.models[0].source
+    parts.claim(out, tables=tables, partition_rows=wish.partition_rows, model=model, ask=ask, prefix=wish.prefix)
+    with _alone(out):
+        missing = [one for one in partitions if not parts.path(out, one).exists()]
+        written = [one for one in partitions if one not in missing]
+        steps.say(_begin(partitions, missing, out))
+        done: list[Done] = []
+        if missing:
+            with TemporaryDirectory(prefix="headrace-batch-") as claims:
+                work = _work(wish, fleet, ask, out, claims, here, steps)
+                done = _carry_out(missing, work, here, steps, by, on)
+        errors = [error for one in written for error in parts.errors(out, one, wish.prefix)]
+        errors += [error for one in done for error in one.errors]
+    rows = sum(one.rows for one in partitions)
+    if errors:
+        raise Failure(_lacking(errors, rows, wish.prefix))
+    steps.say(f"✓ all {rows:,} rows have answers: {out}")
+
+
+def _read(wish: Wish) -> tuple[list[Table], list[Partition], Asks]:
+    tables: list[Table] = []
+    partitions: list[Partition] = []
+    for file in files(wish.source):
+        table, more = cut(file, wish.partition_rows, len(partitions))
+        tables.append(table)
+        partitions += more
+    if not partitions:
+        raise bad_input(f"{wish.source}: there are no rows")
+    columns = tables[0].columns
+    for table in tables[1:]:
+        if table.kind != "jsonl" and table.columns != columns:
+            raise bad_input(f"{table.path}: its columns differ from those of {tables[0].path}")
+    if taken := set(columns) & set(parts.names(wish.prefix)):
+        raise bad_input(f"there is a column {sorted(taken)[0]!r} already: name those that are added with --prefix")
+    ask = asks(columns, prompt=wish.prompt, messages=wish.messages, chat=wish.chat, sampling=_sampling(wish))
+    return tables, partitions, ask
+
+
+def _sampling(wish: Wish) -> dict[str, Any]:
+    try:
+        more = json.loads(wish.sampling) if wish.sampling is not None else {}
+    except ValueError as error:
+        raise bad_input(f"--sampling: no JSON: {error}") from None
+    if not isinstance(more, dict):
+        raise bad_input(f"--sampling: should be an object, such as '{{\"top_p\": 0.9}}', got {wish.sampling}")
+    told = {"max_tokens": wish.max_tokens, "temperature": wish.temperature}
+    return {**{name: value for name, value in told.items() if value is not None}, **more}
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two that write one folder would do the same twice. Raises Failure."""
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            try:
+                yield
+            finally:
+                parts.clear(out)
+    except Timeout:
+        raise Failure(f"another `headrace batch run` writes {out}") from None
+
+
+def _begin(partitions: Sequence[Partition], missing: Sequence[Partition], out: Path) -> str:
+    rows, left = (sum(one.rows for one in these) for these in (partitions, missing))
+    if len(missing) == len(partitions):
+        return f"{rows:,} rows in {len(partitions):,} partitions"
+    return (
+        f"{rows:,} rows in {len(partitions):,} partitions, of which {len(missing):,} ({left:,} rows) are not in {out}"
+    )
+
+
+def _work(wish: Wish, fleet: Fleet, ask: Asks, out: Path, claims: str, here: Machine, steps: Steps) -> Work:
+    """With the model on this machine, and room for its engines. Raises Failure."""
+    try:
+        with shown_on(steps.console) as progress:
+            folder = resolve(fleet.models[0].source, progress=progress)
+    except FetchError as error:
+        raise Failure(str(error)) from None
+    local = fleet.models[0].model_copy(update={"source": str(folder.absolute()), "variants": []})
+    (model,) = settled(fleet.model_copy(update={"models": [local]}), here).models
+    engines = wish.engines or (max(1, len(here.gpus) // model.ranks) if here.gpus else 1)
+    model = model.model_copy(update={"replicas": Replicas(min=engines, max=engines)})
+    check_hardware(fleet.model_copy(update={"models": [model]}), here)
+    return Work(
+        model=model,
+        asks=ask,
+        out=str(out),
+        prefix=wish.prefix,
+        engines=engines,
+        gpus=bool(here.gpus),
+        claims=claims,
+    )
+
+
+def _carry_out(
+    missing: Sequence[Partition], work: Work, here: Machine, steps: Steps, by: Spread, on: OnRay
+) -> list[Done]:
+    """Every partition, with how far it is. Raises Failure."""
+    done: list[Done] = []
+    began_s = time.monotonic()
+    try:
+        with signals_interrupt(), on(here, steps), _bar(missing, steps) as tell:
+            for one in by(missing, work):
+                if one.failed:
+                    raise Failure(f"{one.failed}\n{_how_to_go_on(len(missing) - len(done))}")
+                done.append(one)
+                tell(done)
+    except KeyboardInterrupt:
+        raise Failure(f"interrupted: {_how_to_go_on(len(missing) - len(done))}", exit_code=INTERRUPTED) from None
+    tokens_in, tokens_out = sum(one.prompt_tokens for one in done), sum(one.output_tokens for one in done)
+    steps.say(f"  {tokens_in:,} tokens of prompts, {tokens_out:,} of answers  {time.monotonic() - began_s:.0f} s")
+    return done
+
+
+def _how_to_go_on(left: int) -> str:
+    return f"what is written stays; the same command does the {left:,} partitions that are left"
+
+
+@contextmanager
+def _bar(missing: Sequence[Partition], steps: Steps) -> Iterator[Callable[[Sequence[Done]], None]]:
+    """A function that shows what is done, and the time that is left: a bar on a terminal, a line a tenth elsewhere."""
+    total = sum(one.rows for one in missing)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    terminal = steps.console.is_terminal
+    with Progress(*columns, console=steps.console, transient=True, disable=not terminal) as progress:
+        task = progress.add_task("starting engines", total=total)
+        tenths = 0
+
+        def tell(done: Sequence[Done]) -> None:
+            nonlocal tenths
+            rows = sum(one.rows for one in done)
+            said = f"{rows:,} of {total:,} rows, {left(done, total, time.time())}"
+            progress.update(task, description=said, completed=rows)
+            if not terminal and (now := 10 * rows // total) > tenths:
+                tenths = now
+                steps.say(f"  {said}")
+
+        if not terminal:
+            steps.say("  starting engines ...")
+        yield tell
+
+
+def left(done: Sequence[Done], total: int, now_s: float) -> str:
+    """Tokens made in a second so far, and how long the rest will take at this pace."""
+    took_s = max(1e-3, now_s - min(one.began_s for one in done))
+    rows, tokens = sum(one.rows for one in done), sum(one.output_tokens for one in done)
+    rest_s = took_s * (total - rows) / rows
+    rest = (
+        f"{rest_s:.0f} s" if rest_s < 120 else f"{rest_s / 60:.0f} min" if rest_s < 7200 else f"{rest_s / 3600:.1f} h"
+    )
+    return f"{tokens / took_s:,.0f} tokens/s, {rest} left"
+
+
+def _lacking(errors: Sequence[str], rows: int, prefix: str) -> str:
+    more = f"\nand {len(errors) - SHOWN:,} more" if len(errors) > SHOWN else ""
+    return (
+        f"{len(errors):,} of {rows:,} rows have no answer; the column `{prefix}error` says why:\n"
+        + "\n".join(errors[:SHOWN])
+        + more
+    )
