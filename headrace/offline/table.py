@@ -134,10 +134,7 @@ def _starts_of_lines(path: Path, rows: int) -> tuple[tuple[str, ...], list[Start
         place = 0
         for number, line in enumerate(file, 1):
             if line.strip():
-                if not starts or starts[-1][1] == rows:
-                    starts.append((number, 0, place, place))
-                first, count, begin, _ = starts[-1]
-                starts[-1] = (first, count + 1, begin, place + len(line))
+                _add(starts, rows, number, place, place + len(line))
                 columns = columns or tuple(_json_row(number, line).fields)
             place += len(line)
     return columns, starts
@@ -155,12 +152,15 @@ def _starts_of_records(path: Path, rows: int) -> tuple[tuple[str, ...], list[Sta
         for record in records:
             if record:
                 number += 1
-                if not starts or starts[-1][1] == rows:
-                    starts.append((number, 0, place, place))
-                first, count, begin, _ = starts[-1]
-                starts[-1] = (first, count + 1, begin, lines.place)
+                _add(starts, rows, number, place, lines.place)
             place = lines.place
     return columns, starts
+
+
+def _add(starts: list[Start], rows: int, number: int, begin: int, end: int) -> None:
+    """One row more, to the last partition or, where that is full, to a new one."""
+    first, count, start, _ = starts.pop() if starts and starts[-1][1] < rows else (number, 0, begin, begin)
+    starts.append((first, count + 1, start, end))
 
 
 def _starts_of_groups(path: Path, rows: int) -> tuple[tuple[str, ...], list[Start]]:
