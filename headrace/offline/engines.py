@@ -90,7 +90,8 @@ def by_engines(partitions: Sequence[Partition], work: Work) -> Iterator[Done]:
         batch_size=1,
         compute=pool,
         fn_constructor_args=(work,),
-        num_cpus=0 if work.gpus else 1,
+        # Nothing else runs on that Ray: engines share the cores among themselves.
+        num_cpus=0 if work.gpus else 1 / work.engines,
         num_gpus=work.model.ranks if work.gpus else 0,
     )
     for row in answered.iter_rows():

@@ -57,8 +57,9 @@ def a_router_s_public_key_alone(engine: EngineEnd, socket: zmq.Socket[Any]) -> N
 
 def another_engine_s_key(engine: EngineEnd, socket: zmq.Socket[Any]) -> None:
     """Of a router that would be let in, but does not know whom it talks to."""
-    socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-    engine.allow(socket.curve_publickey)
+    keys = zmq.curve_keypair()
+    engine.allow(keys[0])
+    socket.curve_publickey, socket.curve_secretkey = keys
     socket.curve_serverkey = zmq.curve_keypair()[0]
 
 

@@ -17,7 +17,7 @@ from headrace.fetching import resolve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-ROWS, PARTITION, TOKENS = 150, 25, 48
+ROWS, PARTITION, TOKENS = 90, 15, 48
 PROMPTS = ("A class is", "The def statement", "Modules and packages:")
 START_S = 120.0
 ENGINE = ("--dtype", "float32", "--max-model-len", "256", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "67108864")

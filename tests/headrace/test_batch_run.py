@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,8 @@ def test_answers_have_the_form_of_what_was_asked(user: User, suffix: str) -> Non
     parts = sorted((user.folder / "out").glob(f"part-*.{suffix}"))
     assert len(parts) == 2
     if suffix == "csv":
-        found = [row for part in parts for row in csv.DictReader(part.open(newline="", encoding="utf-8"))]
+        texts = [StringIO(part.read_bytes().decode(), newline="") for part in parts]
+        found = [row for text in texts for row in csv.DictReader(text)]
     else:
         tables = [parquet.read_table(part) for part in parts]
         assert tables[0].schema == tables[1].schema
