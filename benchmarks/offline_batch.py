@@ -54,7 +54,7 @@ def main() -> None:
             file = Path(folder) / "in.jsonl"
             write(file, given.rows, seed=number)
             order = (ours, theirs) if number % 2 else (theirs, ours)
-            turn = {way.__name__: way(given.model, file, given.partition_rows) for way in order}
+            turn: dict[str, Any] = {way.__name__: way(given.model, file, given.partition_rows) for way in order}
         turn["ratio"] = turn["ours"]["tokens_per_s"] / turn["theirs"]["tokens_per_s"]
         turns.append(turn)
         print(f"turn {number}: {turn['ratio']:.3f}", flush=True)

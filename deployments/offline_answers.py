@@ -64,9 +64,14 @@ class OfflineEngine:
     async def _ask(self, prompt: Prompt) -> "asyncio.Future[Delta | Failure]":
         """Hands it to the engine, which says all of its answer at once."""
         heard: asyncio.Future[Delta | Failure] = asyncio.get_running_loop().create_future()
+
+        def hear(said: Delta | Failure) -> None:
+            if not heard.done():
+                heard.set_result(said)
+
         self._asked += 1
         submit = Submit(self._asked, 0, prompt.ids, prompt.sampling, False, None)
-        await self._engine.submit(f"row-{self._asked}", submit, lambda said: heard.done() or heard.set_result(said))
+        await self._engine.submit(f"row-{self._asked}", submit, hear)
         return heard
 
 

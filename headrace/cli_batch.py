@@ -34,6 +34,9 @@ def run(
     engines: Annotated[
         int | None, typer.Option(min=1, help="Engines side by side (as many as the GPUs hold; on CPUs one).")
     ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Engines on all nodes of the cluster that this was submitted to.")
+    ] = False,
     prefix: Annotated[str, typer.Option(help="Begins the names of the columns that are added.")] = "",
 ) -> None:
     """Answer every row. What is interrupted goes on by the same command.
@@ -45,7 +48,7 @@ def run(
     headrace batch run prompts.jsonl answers --model smollm2
     headrace batch run questions.csv answers --model smollm2 --prompt question --chat --max-tokens 100 --temperature 0
     headrace batch run chats.parquet answers --model Qwen/Qwen3-8B --partition-rows 5000 -- --max-model-len 8192
-    headrace submit batch run /shared/in.jsonl /shared/out --model smollm2 --address http://head:8265 --gpus 1
+    headrace submit batch run /shared/in.jsonl /shared/out --model owner/name --cluster --address http://head:8265
     """
     from headrace.offline.command import Wish
     from headrace.offline.command import run as answer
@@ -64,6 +67,7 @@ def run(
             sampling=sampling,
             partition_rows=partition_rows,
             engines=engines,
+            cluster=cluster,
             prefix=prefix,
         )
     )

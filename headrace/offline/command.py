@@ -5,25 +5,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.inventory import Machine, machine
-from deployments.fleet import Fleet
-from deployments.served_model import Replicas
-from headrace.checks import check_hardware
 from headrace.failure import INTERRUPTED, Failure, bad_input
-from headrace.fetching import FetchError, resolve
-from headrace.fetching.progress import shown_on
-from headrace.fitting import settled
 from headrace.interrupts import signals_interrupt
 from headrace.offline import parts
 from headrace.offline.engines import Done, Work, by_engines
+from headrace.offline.place import OnRay, Place, cluster, here
 from headrace.offline.rows import Asks, asks
 from headrace.offline.table import Partition, Table, cut, files
 from headrace.serve import fleet_for
@@ -50,18 +44,18 @@ class Wish:
     sampling: str | None = None
     partition_rows: int = 1000
     engines: int | None = None
+    cluster: bool = False
     prefix: str = ""
 
 
 Spread = Callable[[Sequence[Partition], Work], Iterator[Done]]
-OnRay = Callable[[Machine, Steps], AbstractContextManager[None]]
 
 
 def run(wish: Wish, *, by: Spread = by_engines, on: OnRay = task_ray) -> None:
     """Answers what is missing. Raises Failure, also where rows have no answer."""
     steps, out = Steps(Console(highlight=False)), Path(wish.out).expanduser().absolute()
     tables, partitions, ask = _read(wish)
-    fleet, here = fleet_for(wish.model, wish.engine, port=None, host=None), machine()
+    fleet = fleet_for(wish.model, wish.engine, port=None, host=None)
     if len(fleet.models) != 1:
         raise bad_input(f"--model: should be one model, {wish.model} has {len(fleet.models)}")
     model = fleet.models[0].source
@@ -72,9 +66,9 @@ def run(wish: Wish, *, by: Spread = by_engines, on: OnRay = task_ray) -> None:
         steps.say(_begin(partitions, missing, out))
         done: list[Done] = []
         if missing:
-            with TemporaryDirectory(prefix="headrace-batch-") as claims:
-                work = _work(wish, fleet, ask, out, claims, here, steps)
-                done = _carry_out(missing, work, here, steps, by, on)
+            place = cluster(fleet, wish.engines) if wish.cluster else here(fleet, wish.engines, steps, on)
+            made = partial(Work, asks=ask, out=str(out), prefix=wish.prefix)
+            done = _carry_out(missing, place, made, steps, by)
         errors = [error for one in written for error in parts.errors(out, one, wish.prefix)]
         errors += [error for one in done for error in one.errors]
     rows = sum(one.rows for one in partitions)
@@ -135,38 +129,19 @@ def _begin(partitions: Sequence[Partition], missing: Sequence[Partition], out: P
     )
 
 
-def _work(wish: Wish, fleet: Fleet, ask: Asks, out: Path, claims: str, here: Machine, steps: Steps) -> Work:
-    """With the model on this machine, and room for its engines. Raises Failure."""
-    try:
-        with shown_on(steps.console) as progress:
-            folder = resolve(fleet.models[0].source, progress=progress)
-    except FetchError as error:
-        raise Failure(str(error)) from None
-    local = fleet.models[0].model_copy(update={"source": str(folder.absolute()), "variants": []})
-    (model,) = settled(fleet.model_copy(update={"models": [local]}), here).models
-    engines = wish.engines or (max(1, len(here.gpus) // model.ranks) if here.gpus else 1)
-    model = model.model_copy(update={"replicas": Replicas(min=engines, max=engines)})
-    check_hardware(fleet.model_copy(update={"models": [model]}), here)
-    return Work(
-        model=model,
-        asks=ask,
-        out=str(out),
-        prefix=wish.prefix,
-        engines=engines,
-        gpus=bool(here.gpus),
-        claims=claims,
-    )
-
-
 def _carry_out(
-    missing: Sequence[Partition], work: Work, here: Machine, steps: Steps, by: Spread, on: OnRay
+    missing: Sequence[Partition],
+    place: AbstractContextManager[Place],
+    made: Callable[..., Work],
+    steps: Steps,
+    by: Spread,
 ) -> list[Done]:
     """Every partition, with how far it is. Raises Failure."""
     done: list[Done] = []
     began_s = time.monotonic()
     try:
-        with signals_interrupt(), on(here, steps), _bar(missing, steps) as tell:
-            for one in by(missing, work):
+        with signals_interrupt(), place as there, _bar(missing, steps) as tell:
+            for one in by(missing, made(place=there)):
                 if one.failed:
                     raise Failure(f"{one.failed}\n{_how_to_go_on(len(missing) - len(done))}")
                 done.append(one)

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployments.fleet import Model
 from deployments.offline_answers import Answer, EngineDied, OfflineEngine, Prompt
 from deployments.openai_wire import ApiError, ChatRequest, CompletionRequest, sampling
+from headrace.fetching import FetchError, resolve
 from headrace.offline import parts
+from headrace.offline.place import Place
 from headrace.offline.rows import Asks, BadRow, request
 from headrace.offline.table import Partition, Row, read
 
@@ -24,15 +25,10 @@ AT_ONCE = 2
 class Work:
     """What is the same for all partitions."""
 
-    model: Model
-    """Its source is a folder."""
+    place: Place
     asks: Asks
     out: str
     prefix: str
-    engines: int
-    gpus: bool
-    claims: str
-    """Folder in which engines of one machine agree on cores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +76,7 @@ def by_engines(partitions: Sequence[Partition], work: Work) -> Iterator[Done]:
     data.DataContext.get_current().enable_progress_bars = False
     rows = [{"partition": json.dumps(asdict(partition))} for partition in partitions]
     pool = data.ActorPoolStrategy(
-        size=min(work.engines, len(partitions)),
+        size=min(work.place.engines, len(partitions)),
         max_tasks_in_flight_per_actor=AT_ONCE,
         max_concurrent_calls_per_actor=AT_ONCE,
     )
@@ -90,9 +86,7 @@ def by_engines(partitions: Sequence[Partition], work: Work) -> Iterator[Done]:
         batch_size=1,
         compute=pool,
         fn_constructor_args=(work,),
-        # Nothing else runs on that Ray: engines share the cores among themselves.
-        num_cpus=0 if work.gpus else 1 / work.engines,
-        num_gpus=work.model.ranks if work.gpus else 0,
+        **work.place.actor,
     )
     for row in answered.iter_rows():
         yield Done(**json.loads(row["done"]))
@@ -115,7 +109,7 @@ class _Engine:
         try:
             render, engine = await asyncio.shield(self._started)
             done = await finish(partition, self._work, render, engine.answers)
-        except (EngineFailed, EngineDied, OSError) as error:
+        except (EngineFailed, EngineDied, FetchError, OSError) as error:
             # Raised, it would reach the other end inside three of Ray's own.
             done = Done(failed=str(error) or type(error).__name__)
         return {"done": [json.dumps(asdict(done))]}
@@ -124,8 +118,11 @@ class _Engine:
         """Here, where the loop is that vLLM will use; nothing else happens on it meanwhile."""
         from deployments.vllm_engine import VllmEngine
 
-        engine = VllmEngine.start(self._work.model, sharers=self._work.engines, claims=Path(self._work.claims))
-        return renderer(self._work.model.source, engine.max_model_len), OfflineEngine(engine)
+        place = self._work.place
+        model = place.model.model_copy(update={"source": str(resolve(place.model.source))})
+        claims = None if place.claims is None else Path(place.claims)
+        engine = VllmEngine.start(model, sharers=place.sharers, claims=claims)
+        return renderer(model.source, engine.max_model_len), OfflineEngine(engine)
 
 
 def renderer(source: str, max_model_len: int) -> Render:
