@@ -61,8 +61,8 @@ def run(wish: Wish, *, by: Spread = by_engines, on: OnRay = task_ray) -> None:
     model = fleet.models[0].source
     parts.claim(out, tables=tables, partition_rows=wish.partition_rows, model=model, ask=ask, prefix=wish.prefix)
     with _alone(out):
+        written = [one for one in partitions if parts.path(out, one).exists()]
         missing = [one for one in partitions if not parts.path(out, one).exists()]
-        written = [one for one in partitions if one not in missing]
         steps.say(_begin(partitions, missing, out))
         done: list[Done] = []
         if missing:
@@ -121,12 +121,10 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _begin(partitions: Sequence[Partition], missing: Sequence[Partition], out: Path) -> str:
-    rows, left = (sum(one.rows for one in these) for these in (partitions, missing))
+    rows, lacking = (sum(one.rows for one in these) for these in (partitions, missing))
     if len(missing) == len(partitions):
         return f"{rows:,} rows in {len(partitions):,} partitions"
-    return (
-        f"{rows:,} rows in {len(partitions):,} partitions, of which {len(missing):,} ({left:,} rows) are not in {out}"
-    )
+    return f"{rows:,} rows in {len(partitions):,} partitions, of which {len(missing):,} ({lacking:,} rows) are not in {out}"
 
 
 def _carry_out(

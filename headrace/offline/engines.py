@@ -117,11 +117,14 @@ class _Engine:
     async def _start(self) -> tuple[Render, OfflineEngine]:
         """Here, where the loop is that vLLM will use; nothing else happens on it meanwhile."""
         from deployments.vllm_engine import VllmEngine
+        from deployments.vllm_start import EngineFailed
 
         place = self._work.place
         model = place.model.model_copy(update={"source": str(resolve(place.model.source))})
         claims = None if place.claims is None else Path(place.claims)
         engine = VllmEngine.start(model, sharers=place.sharers, claims=claims)
+        if engine.pools:
+            raise EngineFailed(f"{place.model.name} pools: it gives vectors or classes, and no text")
         return renderer(model.source, engine.max_model_len), OfflineEngine(engine)
 
 
