@@ -124,7 +124,8 @@ def _begin(partitions: Sequence[Partition], missing: Sequence[Partition], out: P
     rows, lacking = (sum(one.rows for one in these) for these in (partitions, missing))
     if len(missing) == len(partitions):
         return f"{rows:,} rows in {len(partitions):,} partitions"
-    return f"{rows:,} rows in {len(partitions):,} partitions, of which {len(missing):,} ({lacking:,} rows) are not in {out}"
+    left_out = f"{len(missing):,} ({lacking:,} rows) are not in {out}"
+    return f"{rows:,} rows in {len(partitions):,} partitions, of which {left_out}"
 
 
 def _carry_out(
@@ -141,18 +142,19 @@ def _carry_out(
         with signals_interrupt(), place as there, _bar(missing, steps) as tell:
             for one in by(missing, made(place=there)):
                 if one.failed:
-                    raise Failure(f"{one.failed}\n{_how_to_go_on(len(missing) - len(done))}")
+                    raise Failure(f"{one.failed}\n{_how_to_go_on(missing, done)}")
                 done.append(one)
                 tell(done)
     except KeyboardInterrupt:
-        raise Failure(f"interrupted: {_how_to_go_on(len(missing) - len(done))}", exit_code=INTERRUPTED) from None
+        raise Failure(f"interrupted: {_how_to_go_on(missing, done)}", exit_code=INTERRUPTED) from None
     tokens_in, tokens_out = sum(one.prompt_tokens for one in done), sum(one.output_tokens for one in done)
     steps.say(f"  {tokens_in:,} tokens of prompts, {tokens_out:,} of answers  {time.monotonic() - began_s:.0f} s")
     return done
 
 
-def _how_to_go_on(left: int) -> str:
-    return f"what is written stays; the same command does the {left:,} partitions that are left"
+def _how_to_go_on(missing: Sequence[Partition], done: Sequence[Done]) -> str:
+    rows = sum(one.rows for one in missing) - sum(one.rows for one in done)
+    return f"what is written stays; the same command does the {rows:,} rows that are left"
 
 
 @contextmanager

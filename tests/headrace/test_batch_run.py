@@ -135,9 +135,7 @@ def test_what_was_lost_with_its_engine_is_done_by_the_same_command_and_nothing_e
     file = user.lines(*WORDS)
     failed = user.refused(file, Engines(dies_at=1))
     assert failed.exit_code == 1
-    assert str(failed) == (
-        "the engine died\nwhat is written stays; the same command does the 2 partitions that are left"
-    )
+    assert str(failed) == ("the engine died\nwhat is written stays; the same command does the 4 rows that are left")
     (user.folder / "out" / ".part-00001.jsonl.partial").write_text("half")
     again = Engines()
     out = user.answers(file, again)
@@ -151,9 +149,9 @@ def test_what_was_lost_with_its_engine_is_done_by_the_same_command_and_nothing_e
 
 
 def test_ctrl_c_says_how_to_go_on(user: User) -> None:
-    failed = user.refused(user.lines(*WORDS), Engines(interrupted_at=2))
+    failed = user.refused(user.lines(*WORDS, "eight"), Engines(interrupted_at=2))
     assert failed.exit_code == 130
-    assert str(failed) == ("interrupted: what is written stays; the same command does the 1 partitions that are left")
+    assert str(failed) == ("interrupted: what is written stays; the same command does the 2 rows that are left")
     assert len(rows(user.folder / "out")) == 6
 
 
