@@ -15,7 +15,7 @@ import pytest
 from cluster.processes import first_gone, identify
 from headrace.fetching import resolve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 ROWS, PARTITION, TOKENS = 90, 15, 48
 PROMPTS = ("A class is", "The def statement", "Modules and packages:")
