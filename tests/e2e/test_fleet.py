@@ -170,7 +170,8 @@ def test_ray_s_own_protocol_is_closed_to_whom_has_no_token_or_a_wrong_one(fleet:
     (port,) = [word.partition("=")[2] for word in gcs.cmdline() if word.startswith("--gcs_server_port=")]
     run = runs.read(fleet.fleet.state / "runs", "default")
     assert run is not None
-    code = "import sys; from ray._raylet import GcsClient; print(GcsClient(address=sys.argv[1]).internal_kv_put(b'a', b'b', True))"
+    put_one = "GcsClient(address=sys.argv[1]).internal_kv_put(b'a', b'b', True)"
+    code = f"import sys; from ray._raylet import GcsClient; {put_one}"
 
     def put(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | env
