@@ -3,19 +3,15 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import openai
 import psutil
 import pytest
 
-from cluster import runs
 from headrace.observe import samples
 from tests.e2e.typed import DetachedFleet, detached_fleet
 
@@ -129,60 +125,6 @@ def test_all_of_its_ports_are_of_this_machine_and_only_the_router_s_answers_ques
     with ThreadPoolExecutor(max_workers=32) as threads:
         answered = list(threads.map(_answers_questions, sorted(ports)))
     assert [port for port in answered if port] == [fleet.fleet.port]
-
-
-def test_ray_does_nothing_for_who_has_no_token_or_a_wrong_one(fleet: Running, tmp_path: Path) -> None:
-    run = runs.read(fleet.fleet.state / "runs", "default")
-    assert run is not None
-    assert run.dashboard_url is not None
-    mark = tmp_path / "was here"
-    job = {"entrypoint": f"touch '{mark}'"}
-    asked = [
-        ("POST", "/api/jobs/", job),
-        ("GET", "/api/jobs/", None),
-        ("GET", "/api/serve/applications/", None),
-        ("PUT", "/api/serve/applications/", {"applications": []}),
-        ("DELETE", "/api/serve/applications/", None),
-        ("GET", "/api/v0/nodes", None),
-        ("GET", "/nodes?view=summary", None),
-        ("GET", "/api/v0/logs", None),
-        ("GET", "/worker/traceback?pid=1", None),
-    ]
-    with httpx.Client(base_url=run.dashboard_url, trust_env=False, timeout=30) as http:
-        for method, path, body in asked:
-            for token, status in (("", 401), ("Bearer", 403), ("Bearer wrong", 403), ("Basic wrong", 403)):
-                headers = {"authorization": token} if token else {}
-                assert http.request(method, path, json=body, headers=headers).status_code == status, (path, token)
-        right = {"authorization": f"Bearer {run.token.read_text().strip()}"}
-        taken = [job for job in http.get("/api/jobs/", headers=right).json() if job["type"] == "SUBMISSION"]
-        assert taken == []
-        assert "headrace" in http.get("/api/serve/applications/", headers=right).json()["applications"]
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}],
-    ids=["no token", "a wrong one"],
-)
-def test_ray_s_own_protocol_is_closed_to_whom_has_no_token_or_a_wrong_one(fleet: Running, keys: dict[str, str]) -> None:
-    (gcs,) = fleet.fleet.processes("--gcs_server_port=")
-    (port,) = [word.partition("=")[2] for word in gcs.cmdline() if word.startswith("--gcs_server_port=")]
-    run = runs.read(fleet.fleet.state / "runs", "default")
-    assert run is not None
-    put_one = "GcsClient(address=sys.argv[1]).internal_kv_put(b'a', b'b', True)"
-    code = f"import sys; from ray._raylet import GcsClient; {put_one}"
-
-    def put(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | env
-        command = [sys.executable, "-c", code, f"127.0.0.1:{port}"]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-
-    refused = put(keys)
-    assert refused.returncode != 0
-    assert "authenticat" in refused.stderr.lower(), refused.stderr
-    taken = put({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(run.token)})
-    assert taken.returncode == 0, taken.stderr
 
 
 @pytest.mark.prove

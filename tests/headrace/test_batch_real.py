@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -62,6 +63,14 @@ def greedy(prompt: str) -> str:
         for _ in range(TOKENS):
             ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
     return tokenizer.decode(ids[0, asked.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(tmp_path: Path) -> Iterator[None]:
+    """Whatever the test found."""
+    yield
+    for process in ours(tmp_path):
+        process.kill()
 
 
 def test_a_job_is_interrupted_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
