@@ -13,16 +13,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from deployments.fleet import Fleet
 from headrace.failure import INTERRUPTED, Failure, bad_input
 from headrace.interrupts import signals_interrupt
 from headrace.offline import parts
 from headrace.offline.engines import Done, Work, by_engines
-from headrace.offline.place import OnRay, Place, cluster, here
+from headrace.offline.place import Place, cluster, here
 from headrace.offline.rows import Asks, asks
 from headrace.offline.table import Partition, Table, cut, files
 from headrace.serve import fleet_for
 from headrace.steps import Steps
-from headrace.task_ray import task_ray
 
 SHOWN = 5
 """Rows without an answer that are told one by one."""
@@ -49,9 +49,10 @@ class Wish:
 
 
 Spread = Callable[[Sequence[Partition], Work], Iterator[Done]]
+At = Callable[[Fleet, int | None, Steps], AbstractContextManager[Place]]
 
 
-def run(wish: Wish, *, by: Spread = by_engines, on: OnRay = task_ray) -> None:
+def run(wish: Wish, *, by: Spread = by_engines, at: At = here) -> None:
     """Answers what is missing. Raises Failure, also where rows have no answer."""
     steps, out = Steps(Console(highlight=False)), Path(wish.out).expanduser().absolute()
     tables, partitions, ask = _read(wish)
@@ -66,7 +67,7 @@ def run(wish: Wish, *, by: Spread = by_engines, on: OnRay = task_ray) -> None:
         steps.say(_begin(partitions, missing, out))
         done: list[Done] = []
         if missing:
-            place = cluster(fleet, wish.engines) if wish.cluster else here(fleet, wish.engines, steps, on)
+            place = (cluster if wish.cluster else at)(fleet, wish.engines, steps)
             made = partial(Work, asks=ask, out=str(out), prefix=wish.prefix)
             done = _carry_out(missing, place, made, steps, by)
         errors = [error for one in written for error in parts.errors(out, one, wish.prefix)]

@@ -2,14 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.inventory import Machine, machine
+from cluster.inventory import machine
 from deployments.fleet import Fleet, Model
 from deployments.served_model import Replicas
 from headrace.checks import check_hardware
@@ -19,8 +19,6 @@ from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
 from headrace.steps import Steps
 from headrace.task_ray import task_ray
-
-OnRay = Callable[[Machine, Steps], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +36,7 @@ class Place:
 
 
 @contextmanager
-def here(fleet: Fleet, engines: int | None, steps: Steps, on: OnRay = task_ray) -> Iterator[Place]:
+def here(fleet: Fleet, engines: int | None, steps: Steps) -> Iterator[Place]:
     """This machine, by a Ray of its own. Raises Failure."""
     hardware = machine()
     local = fleet.models[0].model_copy(update={"source": _fetched(fleet.models[0], steps), "variants": []})
@@ -48,12 +46,12 @@ def here(fleet: Fleet, engines: int | None, steps: Steps, on: OnRay = task_ray) 
     check_hardware(fleet.model_copy(update={"models": [model]}), hardware)
     # Nothing else runs on that Ray: on CPUs engines share the cores among themselves.
     actor = {"num_gpus": model.ranks, "num_cpus": 0} if hardware.gpus else {"num_cpus": 1 / count}
-    with TemporaryDirectory(prefix="headrace-batch-") as claims, on(hardware, steps):
+    with TemporaryDirectory(prefix="headrace-batch-") as claims, task_ray(hardware, steps):
         yield Place(model=model, engines=count, sharers=count, claims=claims, actor=actor)
 
 
 @contextmanager
-def cluster(fleet: Fleet, engines: int | None) -> Iterator[Place]:
+def cluster(fleet: Fleet, engines: int | None, _steps: Steps) -> Iterator[Place]:
     """All nodes of the cluster whose job this process is; each engine finds or fetches its model. Raises Failure."""
     if "RAY_ADDRESS" not in os.environ:
         raise bad_input("--cluster: this is no job of a cluster: `headrace submit batch run ... --cluster`")

@@ -14,14 +14,16 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from deployments.fleet import Fleet
 from deployments.offline_answers import Answer, Prompt
 from deployments.openai_wire import ChatRequest, CompletionRequest
 from headrace.failure import Failure
 from headrace.offline.command import Wish, left, run
 from headrace.offline.engines import Done, Work, finish
+from headrace.offline.place import Place
 from headrace.offline.rows import BadRow
 from headrace.offline.table import Partition
-from tests.headrace.plan_models import SMALL, checkpoint, shapes
+from headrace.steps import Steps
 
 
 @dataclass
@@ -62,14 +64,15 @@ def render(asked: ChatRequest | CompletionRequest) -> Prompt:
     return Prompt(ids=list(str(text).encode()), sampling={"max_tokens": asked.max_tokens})
 
 
-def no_ray(*_: object) -> AbstractContextManager[None]:
-    return nullcontext()
+def nowhere(fleet: Fleet, _engines: int | None, _steps: Steps) -> AbstractContextManager[Place]:
+    """No hardware is looked at."""
+    return nullcontext(Place(model=fleet.models[0], engines=1, sharers=1, claims=None, actor={}))
 
 
 @dataclass
 class User:
     folder: Path
-    model: str
+    model: str = "small"
 
     def answers(self, file: str, engines: Engines, **asked: Any) -> Path:
         out = self.folder / "out"
@@ -77,7 +80,7 @@ class User:
         run(
             Wish(source=str(self.folder / file), out=str(out), model=self.model, **usual | asked),
             by=engines,
-            on=no_ray,
+            at=nowhere,
         )
         return out
 
@@ -97,12 +100,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
     for name in ("HEADRACE_STATE", "HEADRACE_CACHE", "HEADRACE_ARTEFACTS"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("COLUMNS", "200")
-    model = checkpoint(tmp_path / "model", SMALL)
-    weights = sum(2 * rows * (columns[0] if columns else 1) for rows, *columns in shapes(SMALL).values())
-    with (model / "model.safetensors").open("ab") as file:
-        file.write(bytes(weights))
-    (model / "tokenizer.json").write_text("{}")
-    return User(tmp_path, str(model))
+    return User(tmp_path)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
