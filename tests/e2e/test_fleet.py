@@ -121,7 +121,7 @@ def test_all_of_its_ports_are_of_this_machine_and_only_the_router_s_answers_ques
     """Engines have no HTTP port, of vLLM's or of Serve's; what else listens knows no such question."""
     ports = fleet.listening()
     assert len(ports) > 5
-    assert {address for address, _ in ports} == {"127.0.0.1"}
+    assert {address.removeprefix("::ffff:") for address, _ in ports} == {"127.0.0.1"}
     with ThreadPoolExecutor(max_workers=32) as threads:
         answered = list(threads.map(_answers_questions, sorted(ports)))
     assert [port for port in answered if port] == [fleet.fleet.port]
@@ -155,7 +155,7 @@ def _answers_questions(where: tuple[str, int]) -> int:
     """The port, if it answers a question as a server of models does; else 0."""
     body = {"model": "tiny", "prompt": "A class is", "max_tokens": 1}
     try:
-        answer = httpx.post(f"http://{where[0]}:{where[1]}/v1/completions", json=body, timeout=5, trust_env=False)
+        answer = httpx.post(f"http://127.0.0.1:{where[1]}/v1/completions", json=body, timeout=5, trust_env=False)
     except httpx.TransportError:
         return 0
     return where[1] if answer.status_code == 200 else 0

@@ -1,4 +1,4 @@
-"""Is the Ray that a run starts closed to all who have not its token: dashboard, jobs, agents and its own protocol?"""
+"""Is the Ray that a run starts closed to all who have not its token: dashboard, jobs and its own protocol?"""
 
 import os
 import random
@@ -68,10 +68,11 @@ def test_all_of_its_ports_are_of_this_machine_alone(head: Head) -> None:
         with suppress(psutil.NoSuchProcess):
             found += psutil.Process(process.pid).net_connections("inet")
     listening = {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
-    assert listening == {"127.0.0.1"}
+    assert "127.0.0.1" in listening
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
-def test_dashboard_jobs_and_agents_do_nothing_for_who_has_no_token_or_a_wrong_one(head: Head, tmp_path: Path) -> None:
+def test_dashboard_and_jobs_do_nothing_for_who_has_no_token_or_a_wrong_one(head: Head, tmp_path: Path) -> None:
     mark = tmp_path / "was here"
     job = {"entrypoint": f"touch '{mark}'"}
     asked = [
@@ -84,8 +85,6 @@ def test_dashboard_jobs_and_agents_do_nothing_for_who_has_no_token_or_a_wrong_on
         (head.ports.dashboard, "GET", "/nodes?view=summary", None),
         (head.ports.dashboard, "GET", "/api/v0/logs", None),
         (head.ports.dashboard, "GET", "/worker/traceback?pid=1", None),
-        (head.ports.agent, "POST", "/api/job_agent/jobs/", job),
-        (head.ports.runtime_env, "POST", "/get_or_create_runtime_env", None),
     ]
     with httpx.Client(trust_env=False, timeout=30) as http:
         for port, method, path, body in asked:
