@@ -8,6 +8,8 @@ import secrets
 from dataclasses import dataclass
 from hashlib import sha256
 
+import routing
+
 BEGIN = "hr-"
 """Of each key, so that those who look for leaked secrets know one."""
 
@@ -27,6 +29,10 @@ class ApiKey:
     created_s: float
     expires_s: float | None = None
     revoked_s: float | None = None
+    limits: tuple[routing.Limit, ...] = ()
+    """Of this key alone, beside those of its tenant."""
+    account: str | None = None
+    """Under whose id its limits are counted: of the key that it replaced, or of the first of several. None: its own."""
 
     def state(self, now_s: float) -> str:
         """`works`, `revoked` or `expired`."""
@@ -42,6 +48,8 @@ def new_key(
     models: tuple[str, ...] | None = None,
     note: str = "",
     expires_s: float | None = None,
+    limits: tuple[routing.Limit, ...] = (),
+    account: str | None = None,
 ) -> tuple[str, ApiKey]:
     """A key to be shown once, and what is kept of it."""
     name = secrets.token_hex(4)
@@ -54,6 +62,8 @@ def new_key(
         note=note,
         created_s=now_s,
         expires_s=expires_s,
+        limits=limits,
+        account=account,
     )
     return text, kept
 

@@ -30,7 +30,8 @@ class Books:
         """Raises OSError where usage can't be kept."""
         self._log, self._store = log, LateStore(fleet.store.url) if fleet.store.url else None
         self.ring = KeyRing(fleet.tenants, lets_in=fleet.router.lets_in, stored=None if self._store else ())
-        limited = any(tenant.limits for tenant in fleet.tenants)
+        # A key with limits may be made at any time.
+        limited = self._store is not None or any(tenant.limits for tenant in fleet.tenants)
         self.tolls = Tolls(fleet.tenants, RayLedger(fleet.store.url), log) if limited else None
         self.journal: UsageKeeper | None = None
         self._files = files_url(fleet.store)

@@ -71,14 +71,14 @@ class CallRoutes:
     async def _admitted(
         self, by: Sender, lane: Lane, tokens: int, fields: dict[str, Any]
     ) -> AbstractContextManager[Toll | None]:
-        """What its tenant's limits hold for it, as far as its body tells. Raises ApiError(429, 503)."""
+        """What limits of tenant and key hold for it, as far as its body tells. Raises ApiError(429, 503)."""
         if self._tolls is None:
             return nullcontext()
         lengths = [value for name in limits.LENGTHS if isinstance(value := fields.get(name), int)]
         asked = fields.get("n")
         with self._metrics.outcomes.door(lane.model, by):
             return await self._tolls.admit(
-                by.tenant,
+                by,
                 prompt_tokens=tokens,
                 answers=asked if isinstance(asked, int) and asked > 0 else 1,
                 max_tokens=max(lengths, default=None),

@@ -10,6 +10,7 @@ from hmac import compare_digest
 from itertools import chain
 from time import time
 
+import routing
 from deployments.api_key import ApiKey
 from deployments.openai_wire import ApiError
 from deployments.tenant import Tenant
@@ -31,6 +32,10 @@ class Holder:
     """None: all."""
     expires_s: float | None = None
     """Since 1970."""
+    limits: tuple[routing.Limit, ...] = ()
+    """Of the key alone."""
+    account: str = ""
+    """In the fleet's ledger, where they are counted."""
 
 
 class KeyRing:
@@ -100,7 +105,11 @@ class KeyRing:
     def _of_store(self, key: ApiKey) -> tuple[str, Holder]:
         tenant = self._tenants.get(key.tenant) or Tenant(name=key.tenant)
         models = None if key.models is None else frozenset(key.models)
-        return key.hash, Holder(tenant=tenant, key=key.id, models=models, expires_s=key.expires_s)
+        # No tenant's name has a blank in it.
+        account = f"key {key.account or key.id}"
+        return key.hash, Holder(
+            tenant=tenant, key=key.id, models=models, expires_s=key.expires_s, limits=key.limits, account=account
+        )
 
 
 def _key(headers: Headers) -> bytes | None:

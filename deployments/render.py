@@ -29,6 +29,14 @@ class Renderer:
         """Ids of a plain text."""
         return await self._tokenize(prompt, add_special_tokens)
 
+    def chat_ids(self, request: ChatRequest) -> list[int]:
+        """The same as `chat`, in the caller's thread."""
+        return self._encode(self._template(request), bool(request.add_special_tokens))
+
+    def text_ids(self, prompt: str, add_special_tokens: bool) -> list[int]:
+        """The same as `text`, in the caller's thread."""
+        return self._encode(prompt, add_special_tokens)
+
     async def _tokenize(self, text: str, special: bool) -> list[int]:
         if len(text) <= INLINE_CHARACTERS:
             return self._encode(text, special)

@@ -19,6 +19,10 @@ class Sender:
     """Which of the tenant's keys, by its id."""
     cache_salt: str | None = None
     """Requests share cached prefixes only with requests of the same salt."""
+    limits: tuple[routing.Limit, ...] = ()
+    """Of the key alone."""
+    account: str = ""
+    """In the fleet's ledger, where these are counted."""
 
     def request(
         self, number: int, prompt_tokens: int, max_output_tokens: int, keys: tuple[int, tuple[int, ...]]

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+import routing
 from deployments.api_key import ApiKey
 from deployments.store import Store
 from deployments.tables import KEYS, KEYS_VERSION
@@ -68,12 +69,21 @@ def _one(connection: Connection, name: str) -> ApiKey:
 
 
 def _key(row: Mapping[Any, Any]) -> ApiKey:
-    models = row["models"]
-    return ApiKey(**{**row, "models": None if models is None else tuple(models)})
+    models, limits = row["models"], row["limits"]
+    told = {
+        "models": None if models is None else tuple(models),
+        "limits": tuple(_limit(**limit) for limit in limits or ()),
+    }
+    return ApiKey(**{**row, **told})
+
+
+def _limit(unit: str, amount: float, period: str | None) -> routing.Limit:
+    return routing.Limit(unit=unit, amount=amount, period=None if period is None else routing.Period(period))
 
 
 def _add(connection: Connection, key: ApiKey) -> None:
-    connection.execute(insert(KEYS), asdict(key))
+    limits = [asdict(limit) for limit in key.limits] or None
+    connection.execute(insert(KEYS), asdict(key) | {"limits": limits})
     _changed(connection)
 
 

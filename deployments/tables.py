@@ -41,6 +41,8 @@ KEYS = Table(
     Column("created_s", Double, nullable=False),
     Column("expires_s", Double),
     Column("revoked_s", Double),
+    Column("limits", JSON(none_as_null=True)),
+    Column("account", String(16)),
     Index("keys_hash", "hash", unique=True),
 )
 KEYS_VERSION = Table("keys_version", TABLES, Column("number", Integer, nullable=False))

@@ -43,7 +43,15 @@ def sender(
     if holder is None:
         return Sender(tier=tier, deadline_s=deadline_s)
     tenant = holder.tenant.name
-    return Sender(tenant=tenant, key=holder.key, tier=tier, deadline_s=deadline_s, cache_salt=tenant)
+    return Sender(
+        tenant=tenant,
+        key=holder.key,
+        tier=tier,
+        deadline_s=deadline_s,
+        cache_salt=tenant,
+        limits=holder.limits,
+        account=holder.account,
+    )
 
 
 def wish(

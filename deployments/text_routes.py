@@ -109,13 +109,13 @@ class TextRoutes:
     async def _admitted(
         self, by: Sender, lane: Lane, prompts: list[list[int]], max_tokens: int | None, n: int
     ) -> AbstractContextManager[Toll | None]:
-        """What its tenant's limits hold for it. Raises ApiError(429, 503)."""
+        """What limits of tenant and key hold for it. Raises ApiError(429, 503)."""
         if self._tolls is None:
             return nullcontext()
         shortest = min(map(len, prompts))
         with self._metrics.outcomes.door(lane.model, by):
             return await self._tolls.admit(
-                by.tenant,
+                by,
                 prompt_tokens=sum(map(len, prompts)),
                 answers=n * len(prompts),
                 max_tokens=max_tokens,

@@ -1,4 +1,4 @@
-"""Do a tenant's limits let a request in, and what is charged for it in the end?
+"""Do the limits of a tenant and of a key let a request in, and what is charged for it in the end?
 
 A router decides by what the fleet's ledger has lent it; it asks the ledger only when that is used up.
 """
@@ -6,12 +6,14 @@ A router decides by what the fleet's ledger has lent it; it asks the ledger only
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from math import ceil, isinf
 from time import time
 from typing import Protocol
 
 import routing
 from deployments.openai_wire import ApiError
+from deployments.sender import Sender
 from deployments.tenant import Tenant
 from deployments.usage_line import Line
 
@@ -51,51 +53,69 @@ class Ledger(Protocol):
 class Toll:
     """Of one request. As a context, what was reserved and not used by its end is free again."""
 
-    def __init__(self, tolls: "Tolls", purse: routing.Purse, reserved: dict[str, routing.Reserved]) -> None:
-        self._tolls, self._purse, self._reserved = tolls, purse, reserved
+    def __init__(self, tolls: "Tolls", reserved: Sequence[tuple[routing.Purse, dict[str, routing.Reserved]]]) -> None:
+        self._tolls, self._reserved = tolls, reserved
 
     def pay(self, line: Line) -> None:
         """So much more was used."""
         paid = {"requests": line.requests, "tokens": line.prompt_tokens + line.output_tokens, "gpu_s": line.gpu_s}
-        for limit in self._purse.limits:
-            self._reserved[limit.name].used += paid[limit.unit]
-        self._purse.settle(self._reserved, time())
+        for purse, reserved in self._reserved:
+            for limit in purse.limits:
+                reserved[limit.name].used += paid[limit.unit]
+        self._settle()
         self._tolls.learn(line)
+
+    def _settle(self) -> None:
+        for purse, reserved in self._reserved:
+            purse.settle(reserved, time())
 
     def __enter__(self) -> "Toll":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._purse.settle(self._reserved, time())
+        self._settle()
+
+
+@dataclass(eq=False, slots=True)
+class Account:
+    """Of a tenant, or of a key with limits of its own, as one router keeps it."""
+
+    owner: str
+    """In the ledger, and in what is told."""
+    purse: routing.Purse
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    dry: tuple[float, routing.Loan, dict[str, float]] | None = None
+    """Until when the ledger is not asked again, what it said, and to what."""
 
 
 class Tolls:
-    """Of one router. `ledger`: None where no tenant has a limit."""
+    """Of one router. `ledger`: None where nothing is limited."""
 
     def __init__(self, tenants: Sequence[Tenant], ledger: Ledger | None, log: Callable[[str], None]) -> None:
         self._ledger, self._log = ledger, log
-        self._purses = {tenant.name: routing.Purse(tenant.limits) for tenant in tenants if tenant.limits}
-        self._asking = {name: asyncio.Lock() for name in self._purses}
-        self._dry: dict[str, tuple[float, routing.Loan, dict[str, float]]] = {}
-        """By tenant: until when, what the ledger said, and to what."""
+        self._accounts = {
+            tenant.name: Account(tenant.name, routing.Purse(tenant.limits)) for tenant in tenants if tenant.limits
+        }
+        """By owner. Those of keys come with their first requests."""
         self._answer_tokens, self._token_gpu_s = float(FIRST_ANSWER_TOKENS), FIRST_TOKEN_GPU_S
         self._learnt = False
 
     async def admit(
-        self, tenant: str, *, prompt_tokens: int, answers: int, max_tokens: int | None, room_tokens: int | None
+        self, by: Sender, *, prompt_tokens: int, answers: int, max_tokens: int | None, room_tokens: int | None
     ) -> AbstractContextManager[Toll | None]:
-        """Nothing where the tenant has no limits. `max_tokens`: of each answer, where that is said; `room_tokens`: that
-        its context has. Raises ApiError(429), or 503 while the ledger can't be reached.
+        """Nothing where neither tenant nor key has limits; else both must let it in. `max_tokens`: of each answer,
+        where that is said; `room_tokens`: that its context has. Raises ApiError(429), or 503 while the ledger can't be
+        reached.
         """
-        if (purse := self._purses.get(tenant)) is None:
+        accounts = self._of(by)
+        if not accounts:
             return nullcontext()
         cost = self._cost(prompt_tokens, answers, max_tokens, room_tokens)
-        if purse.lacks(cost, time()):
-            async with self._asking[tenant]:
-                # Again, as others may take of what is here meanwhile.
-                while purse.lacks(cost, time()):
-                    await self._borrow(tenant, purse, cost)
-        return Toll(self, purse, purse.reserve(cost, time()))
+        # Again, as others may take of the one while the other is filled.
+        while lacking := [account for account in accounts if account.purse.lacks(cost, time())]:
+            for account in lacking:
+                await self._fill(account, cost)
+        return Toll(self, [(account.purse, account.purse.reserve(cost, time())) for account in accounts])
 
     def learn(self, line: Line) -> None:
         """What a request cost."""
@@ -110,8 +130,15 @@ class Tolls:
         """Gives back what is unused until it is cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
-            for tenant, purse in self._purses.items():
-                await self._give_back(tenant, purse)
+            for account in list(self._accounts.values()):
+                await self._give_back(account)
+
+    def _of(self, by: Sender) -> list[Account]:
+        """Of its key, which is refused more often, and of its tenant."""
+        if by.limits and by.account not in self._accounts:
+            self._accounts[by.account] = Account(by.account, routing.Purse(by.limits))
+        owners = (by.account if by.limits else None, by.tenant)
+        return [self._accounts[owner] for owner in owners if owner in self._accounts]
 
     def _cost(self, prompt_tokens: int, answers: int, max_tokens: int | None, room_tokens: int | None) -> routing.Cost:
         most = min(size for size in (max_tokens, room_tokens, LONGEST_TOKENS) if size is not None)
@@ -123,59 +150,70 @@ class Tolls:
             most_gpu_s=most_tokens * self._token_gpu_s,
         )
 
-    async def _borrow(self, tenant: str, purse: routing.Purse, cost: routing.Cost) -> None:
+    async def _fill(self, account: Account, cost: routing.Cost) -> None:
+        """By what the cost lacks. Raises ApiError."""
+        async with account.asking:
+            # Others may take of what is here meanwhile.
+            while account.purse.lacks(cost, time()):
+                await self._borrow(account, cost)
+
+    async def _borrow(self, account: Account, cost: routing.Cost) -> None:
         """Fills the purse by what the cost lacks, or raises ApiError."""
+        purse = account.purse
         lacking, now_s = purse.lacks(cost, time()), time()
-        if (loan := self._still_dry(tenant, lacking, now_s)) is None:
-            lacking, loan = await self._ask(tenant, purse, cost)
+        if (loan := _still_dry(account, lacking, now_s)) is None:
+            lacking, loan = await self._ask(account, cost)
         if loan.short is not None:
-            self._dry[tenant] = (now_s + min(DRY_S, loan.wait_s), loan, lacking)
+            account.dry = (now_s + min(DRY_S, loan.wait_s), loan, lacking)
             limit = next(limit for limit in purse.limits if limit.name == loan.short)
-            raise _refusal(tenant, limit, loan, needed=lacking[loan.short], held=purse.held(limit.name))
+            raise _refusal(account.owner, limit, loan, needed=lacking[loan.short], held=purse.held(limit.name))
         purse.fill(loan)
 
-    def _still_dry(self, tenant: str, lacking: Mapping[str, float], now_s: float) -> routing.Loan | None:
-        until_s, loan, asked = self._dry.get(tenant, (0.0, None, {}))
-        if loan is None or now_s >= until_s or loan.short is None:
-            return None
-        return loan if lacking.get(loan.short, 0.0) >= asked[loan.short] else None
-
-    async def _ask(
-        self, tenant: str, purse: routing.Purse, cost: routing.Cost
-    ) -> tuple[dict[str, float], routing.Loan]:
+    async def _ask(self, account: Account, cost: routing.Cost) -> tuple[dict[str, float], routing.Loan]:
         """What was asked for, and what the ledger says."""
         assert self._ledger is not None
-        await self._give_back(tenant, purse)
+        purse = account.purse
+        await self._give_back(account)
         lacking = purse.lacks(cost, time())
         try:
-            asked = self._ledger.borrow(tenant, purse.limits, lacking, purse.ahead(time()))
+            asked = self._ledger.borrow(account.owner, purse.limits, lacking, purse.ahead(time()))
             return lacking, await asyncio.wait_for(asked, ANSWER_S)
         except Exception as error:
             self._log(f"the ledger of limits can't be reached: {type(error).__name__}: {error}")
             message = "This server can't tell at the moment what is left of your limits."
             raise ApiError(503, message, kind="server_error", code="limits_unknown", retry_after_s=2) from None
 
-    async def _give_back(self, tenant: str, purse: routing.Purse) -> None:
+    async def _give_back(self, account: Account) -> None:
         assert self._ledger is not None
-        if unused := purse.unused(time()):
+        if unused := account.purse.unused(time()):
             try:
-                await asyncio.wait_for(self._ledger.settle(tenant, purse.limits, unused), ANSWER_S)
+                await asyncio.wait_for(self._ledger.settle(account.owner, account.purse.limits, unused), ANSWER_S)
             except Exception as error:
                 # It stays lent: a limit is rather missed by a little than exceeded.
-                self._log(f"unused limits of {tenant} are not given back: {type(error).__name__}: {error}")
+                self._log(f"unused limits of {account.owner} are not given back: {type(error).__name__}: {error}")
 
 
-def _refusal(tenant: str, limit: routing.Limit, loan: routing.Loan, *, needed: float, held: float) -> ApiError:
+def _still_dry(account: Account, lacking: Mapping[str, float], now_s: float) -> routing.Loan | None:
+    """What the ledger said just now to a question that asked no more."""
+    if account.dry is None:
+        return None
+    until_s, loan, asked = account.dry
+    if now_s >= until_s or loan.short is None:
+        return None
+    return loan if lacking.get(loan.short, 0.0) >= asked[loan.short] else None
+
+
+def _refusal(owner: str, limit: routing.Limit, loan: routing.Loan, *, needed: float, held: float) -> ApiError:
     """`held`: by requests that run here, of which most give some back when they end."""
     unit = {"requests": "requests", "tokens": "tokens", "gpu_s": "GPU-seconds"}[limit.unit]
     left = f"{loan.left:g} of {limit.amount:g} {unit} are left"
     retry_s = None if isinf(loan.wait_s) else max(1, ceil(loan.wait_s))
     if limit.period is None:
         hint = "It is above the limit by itself." if retry_s is None else f"Try again in {retry_s} s."
-        message = f"Rate limit of {tenant}: {left} in this minute, this request may take {needed:g} more. {hint}"
+        message = f"Rate limit of {owner}: {left} in this minute, this request may take {needed:g} more. {hint}"
         return ApiError(429, message, kind=limit.unit, code="rate_limit_exceeded", retry_after_s=retry_s)
     whole = "in all" if limit.period is routing.Period.TOTAL else f"this {limit.period}"
-    message = f"Budget of {tenant}: {left} {whole}, this request may take {needed:g} more"
+    message = f"Budget of {owner}: {left} {whole}, this request may take {needed:g} more"
     if loan.left + held >= needed:
         message += f"; requests that run hold {held:g}, of which they give back what they don't use."
         return ApiError(429, message, kind=limit.unit, code="rate_limit_exceeded", retry_after_s=HELD_S)

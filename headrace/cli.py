@@ -7,6 +7,7 @@ import typer
 
 from headrace import cli_fleet, cli_models
 from headrace.cli_arguments import FleetOrModel, Name
+from headrace.cli_batch import batch
 from headrace.cli_keys import keys
 from headrace.failure import Failure
 from headrace.schema import What
@@ -31,6 +32,7 @@ app.add_typer(cli_fleet.commands)
 app.add_typer(cli_models.commands)
 app.add_typer(k8s, name="k8s")
 app.add_typer(keys, name="keys")
+app.add_typer(batch, name="batch")
 
 
 def main() -> NoReturn:

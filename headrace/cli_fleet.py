@@ -98,7 +98,7 @@ def submit(
         bool, typer.Option("--stop-on-interrupt", help="Ctrl-C ends the job too, instead of leaving it to go on.")
     ] = False,
 ) -> None:
-    """Run compress, calibrate or simulate as a job on a Ray cluster, and show here what it prints.
+    """Run compress, calibrate, simulate or batch as a job on a Ray cluster, and show here what it prints.
 
     Files that are named go along. What the command writes lies on the node where it ran.
 
@@ -106,6 +106,7 @@ def submit(
     headrace submit compress recipe.yaml --out /shared/artefacts --address http://head:8265 --gpus 1
     headrace submit simulate --trace trace.csv --gpu h100 --policy all --address http://head:8265
     headrace submit calibrate fleet.yaml --gpus 1 --detach
+    headrace submit batch run prompts.jsonl /shared/answers --model owner/name --gpus 1 --address http://head:8265
     """
     from headrace.submit import Wish, command
 

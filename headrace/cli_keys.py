@@ -22,19 +22,39 @@ def create(
     model: Annotated[list[str] | None, typer.Option(help="A model that it opens (all). Again for more.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="How long it works: 12h, 90d (always).")] = None,
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    requests_per_min: Annotated[int | None, typer.Option(min=1, help="Requests in any minute (no limit).")] = None,
+    tokens_per_min: Annotated[int | None, typer.Option(min=1, help="Tokens in any minute (no limit).")] = None,
+    budget_tokens: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N[/PERIOD]", help="Tokens in all, or by day or month: 5000000/month. Again for more."),
+    ] = None,
+    budget_gpu_s: Annotated[
+        list[str] | None, typer.Option(metavar="N[/PERIOD]", help="The same in GPU-seconds: 3600/day.")
+    ] = None,
     json: AsJson = False,
     store: StoreUrl = None,
     name: Name = "default",
 ) -> None:
-    """Make a key. It is shown this once, and kept as a hash.
+    """Make a key. It is shown this once, and kept as a hash. Its limits hold beside those of its tenant.
 
     \b
     headrace keys create --tenant alice
     KEY=$(headrace keys create --tenant ci --model smollm2 --expires 90d --note "nightly tests")
+    headrace keys create --tenant ci --requests-per-min 60 --budget-tokens 5000000/month
     """
+    from headrace.key_limits import limits
     from headrace.keys import create
 
-    create(tenant, model or [], expires=expires, note=note, run=name, store=store, as_json=json)
+    create(
+        tenant,
+        model or [],
+        expires=expires,
+        note=note,
+        limits=limits(requests_per_min, tokens_per_min, budget_tokens or [], budget_gpu_s or []),
+        run=name,
+        store=store,
+        as_json=json,
+    )
 
 
 @keys.command("list")

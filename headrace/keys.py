@@ -12,12 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import routing
 from deployments import stored_keys
 from deployments.api_key import ApiKey, new_key
 from deployments.key_watch import LOOK_S
 from deployments.store import Store, StoreError
 from deployments.stored_keys import NoSuchKey
 from headrace.failure import Failure, bad_input
+from headrace.key_limits import shown
 from headrace.spans import span_s
 from headrace.stores import store_url
 
@@ -28,14 +30,24 @@ FORMAT = 1
 
 
 def create(
-    tenant: str, models: list[str], *, expires: str | None, note: str, run: str, store: str | None, as_json: bool
+    tenant: str,
+    models: list[str],
+    *,
+    expires: str | None,
+    note: str,
+    limits: tuple[routing.Limit, ...] = (),
+    run: str,
+    store: str | None,
+    as_json: bool,
 ) -> None:
     """Makes a key and shows it this once. Raises Failure."""
     if not TENANT.fullmatch(tenant):
         raise bad_input(f"--tenant: should be letters, digits, '.', '_' and '-', got {tenant!r}")
     now_s = time.time()
     expires_s = None if expires is None else now_s + span_s(expires, "--expires")
-    text, key = new_key(tenant, now_s=now_s, models=tuple(models) or None, note=note, expires_s=expires_s)
+    text, key = new_key(
+        tenant, now_s=now_s, models=tuple(models) or None, note=note, expires_s=expires_s, limits=limits
+    )
     with _opened(store, run) as there:
         stored_keys.add(there, key)
     _show(text, key, as_json, f"key {key.id} of tenant {tenant}, shown this once; it works {SOON}")
@@ -48,7 +60,15 @@ def rotate(name: str, *, grace: str, run: str, store: str | None, as_json: bool)
         old = stored_keys.one(there, _id(name))
         lasts_s = None if old.expires_s is None else old.expires_s - old.created_s
         expires_s = None if lasts_s is None else now_s + lasts_s
-        text, key = new_key(old.tenant, now_s=now_s, models=old.models, note=old.note, expires_s=expires_s)
+        text, key = new_key(
+            old.tenant,
+            now_s=now_s,
+            models=old.models,
+            note=old.note,
+            expires_s=expires_s,
+            limits=old.limits,
+            account=old.account or old.id,
+        )
         kept = stored_keys.replace_key(there, old.id, key, now_s + grace_s)
     ends = _date(kept.expires_s)
     _show(text, key, as_json, f"key {key.id} of tenant {key.tenant} replaces {old.id}, which works until {ends}")
@@ -72,11 +92,12 @@ def show(*, everything: bool, run: str, store: str | None, as_json: bool) -> Non
     if as_json:
         print(json.dumps({"format": FORMAT, "keys": [_told(key, now_s) for key in keys]}, indent=1))
         return
-    table = Table("id", "tenant", "models", "note", "created", "expires", "state", box=None, pad_edge=False)
+    columns = ("id", "tenant", "models", "limits", "note", "created", "expires", "state")
+    table = Table(*columns, box=None, pad_edge=False)
     for key in keys:
         models = ", ".join(key.models) if key.models is not None else "all"
         dates = _date(key.created_s), _date(key.expires_s)
-        table.add_row(key.id, key.tenant, models, key.note, *dates, key.state(now_s))
+        table.add_row(key.id, key.tenant, models, shown(key.limits), key.note, *dates, key.state(now_s))
     Console(highlight=False).print(table)
 
 

@@ -18,7 +18,7 @@ from headrace.cluster_head import Head, head
 from headrace.failure import INTERRUPTED, Failure, bad_input
 from headrace.steps import Steps
 
-COMMANDS = ("compress", "calibrate", "simulate")
+COMMANDS = ("compress", "calibrate", "simulate", "batch")
 """What computes for long and leaves files or prints; the others serve, or look at this machine."""
 MOST_BYTES = 100 << 20
 """Of the files that go along; Ray takes no more."""

@@ -84,8 +84,11 @@ async def test_an_unknown_model_is_not_found_on_every_route(served: Served) -> N
 @pytest.mark.parametrize(
     "path",
     [
-        "/start_profile", "/sleep", "/wake_up", "/pause", "/collective_rpc", "/v1/load_lora_adapter",
-        "/scale_elastic_ep", "/docs", "/openapi.json", "/server_info", "/reset_prefix_cache", "/v1/responses/resp_1",
+        "/start_profile", "/stop_profile", "/sleep", "/wake_up", "/is_sleeping", "/pause", "/resume", "/is_paused",
+        "/collective_rpc", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/update_weights",
+        "/init_weight_transfer_engine", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/abort_requests",
+        "//sleep", "/sleep/", "/Sleep", "/%73leep", "/v1/../sleep", "/v1/%2e%2e/sleep", "/sleep;x",
+        "/docs", "/openapi.json", "/server_info", "/reset_prefix_cache", "/v1/responses/resp_1",
         "/v1/responses/resp_1/cancel", "/v1/chat/completions/", "//tokenize", "/v1/chat/completions/batch",
         "/inference/v1/generate", "/invocations", "/tokenizer_info", "/load", "/version",
     ],

@@ -148,6 +148,20 @@ async def test_a_dribble_of_bytes_does_not_buy_more_time(tokenizer_folder: Path)
         writer.close()
 
 
+async def test_hundreds_of_slow_clients_keep_nobody_out(tokenizer_folder: Path) -> None:
+    """Each holds what it has until its time is over, 30 s or more; others are answered meanwhile."""
+    async with serve(tokenizer_folder, FakeEngine()) as served:
+        slow = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(300)]
+        for number, (_, writer) in enumerate(slow):
+            writer.write((b"GET /hea", b"GET /health HTTP/1.1\r\nhost: x\r\n", HEAD + b'{"model":')[number % 3])
+            await writer.drain()
+        answer = await served.http.post(CHAT, json=HELLO | {"model": MODEL, "max_tokens": 3})
+        assert answer.json()["usage"]["completion_tokens"] == 3
+        assert not any(reader.at_eof() for reader, _ in slow)
+        for _, writer in slow:
+            writer.close()
+
+
 async def test_an_idle_connection_is_kept_and_a_long_answer_is_no_slow_request(tokenizer_folder: Path) -> None:
     limits = Limits(head_s=0.1, body_s=0.1)
     async with serve(tokenizer_folder, FakeEngine(), settings=RouterSettings(limits=limits)) as served:

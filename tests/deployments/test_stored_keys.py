@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import routing
 from deployments import stored_keys
 from deployments.api_key import ApiKey, hash_of, new_key
 from deployments.fleet import sqlite_url
@@ -33,6 +34,18 @@ def test_what_was_kept_comes_back_and_each_change_raises_the_version(opened: Sto
     assert stored_keys.version(opened) == 3
     assert stored_keys.revoke(opened, one.id, 13.0).revoked_s == 12.0
     assert stored_keys.version(opened) == 3
+
+
+def test_limits_of_a_key_come_back_as_they_were(opened: Store) -> None:
+    limits = (
+        routing.Limit(unit="requests", amount=60),
+        routing.Limit(unit="tokens", amount=5e6, period=routing.Period.MONTH),
+        routing.Limit(unit="gpu_s", amount=0.5, period=routing.Period.TOTAL),
+    )
+    key = replace(made(), limits=limits, account="12345678")
+    stored_keys.add(opened, key)
+    assert stored_keys.every(opened) == [key]
+    assert stored_keys.one(opened, key.id).limits[1].name == "tokens/month"
 
 
 def test_a_replaced_key_ends_after_the_grace_but_never_later_than_it_would_have(opened: Store) -> None:

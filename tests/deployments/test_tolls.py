@@ -14,8 +14,10 @@ import pytest
 
 import routing
 from deployments import stored_ledger, tolls
+from deployments.api_key import ApiKey, new_key
 from deployments.file_errors import FileError
 from deployments.fleet import Tenant, validate
+from deployments.key_ring import KeyRing
 from deployments.store import Store
 from deployments.tolls import Tolls
 from tests.deployments.fake_engine import CONTEXT_TOKENS, FakeEngine
@@ -123,6 +125,63 @@ async def test_a_budget_covers_the_most_a_request_may_take_and_is_never_exceeded
         with pytest.raises(openai.RateLimitError):
             await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}])
         await idle(served)
+
+
+def keyed(*limits: routing.Limit, account: str | None = None, tenant: str = "alpha") -> tuple[dict[str, str], ApiKey]:
+    """A key of the store with limits of its own, as a header and as kept."""
+    text, key = new_key(tenant, now_s=time(), limits=limits, account=account)
+    return {"authorization": f"Bearer {text}"}, key
+
+
+async def test_limits_of_a_key_hold_over_two_routers_beside_those_of_its_tenant(tokenizer_folder: Path) -> None:
+    alpha, ledger = tenant(requests_per_min=8), Here()
+    small, key = keyed(routing.Limit(unit="requests", amount=3))
+    async with AsyncExitStack() as stack:
+        routers = [
+            await stack.enter_async_context(
+                serve(
+                    tokenizer_folder,
+                    FakeEngine(),
+                    ring=KeyRing([alpha], stored=[key]),
+                    tolls=toll_keeper(alpha, ledger),
+                )
+            )
+            for _ in range(2)
+        ]
+        answers = [await routers[number % 2].http.post(CHAT, json=BODY, headers=small) for number in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+        told = answers[-1].json()["error"]["message"]
+        assert told.startswith(f"Rate limit of key {key.id}: 0 of 3 requests are left")
+        others = [(await ask(routers[number % 2])).status_code for number in range(8)]
+        assert sorted(others) == [200] * 5 + [429] * 3, "what was let in with the key was the tenant's too"
+
+
+async def test_a_budget_of_a_key_is_used_up_together_with_its_successor(tokenizer_folder: Path) -> None:
+    budget, ledger = routing.Limit(unit="tokens", amount=200, period=routing.Period.MONTH), Here()
+    old, first = keyed(budget)
+    new, second = keyed(budget, account=first.id)
+    ring = KeyRing([], stored=[first, second])
+    async with serve(tokenizer_folder, FakeEngine(), ring=ring, tolls=Tolls([], ledger, print)) as served:
+        used = 0
+        for headers in (old, new) * 20:
+            answer = await served.http.post(CHAT, json=BODY | {"max_tokens": 20}, headers=headers)
+            used += answer.json()["usage"]["total_tokens"] if answer.status_code == 200 else 0
+        assert 100 < used <= 200
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (429, "insufficient_quota")
+        assert error["message"].startswith(f"Budget of key {first.id}:")
+        assert ledger.ledger.kept(f"key {first.id}")["tokens/month"][0] <= 200
+        await idle(served)
+
+
+async def test_a_key_without_limits_is_not_asked_about(tokenizer_folder: Path) -> None:
+    headers, key = keyed()
+    ledger = Here()
+    ring = KeyRing([], stored=[key])
+    async with serve(tokenizer_folder, FakeEngine(), ring=ring, tolls=Tolls([], ledger, print)) as served:
+        for _ in range(3):
+            assert (await served.http.post(CHAT, json=BODY, headers=headers)).status_code == 200
+        assert ledger.asked == 0
 
 
 async def test_what_running_requests_hold_is_told_as_such(tokenizer_folder: Path) -> None:

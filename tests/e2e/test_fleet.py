@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
@@ -49,6 +50,11 @@ class Running:
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Address and port of each of its sockets that take connections."""
+        connections = [one for process in self.fleet.processes() for one in process.net_connections("tcp")]
+        return {(one.laddr.ip, one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN}
 
     def gauge(self, name: str, **labels: str) -> list[float]:
         """Values of a metric, one for each label set that holds `labels`."""
@@ -124,6 +130,16 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
     assert (_workers(fleet, "tiny"), _workers(fleet, "tiny-on-two")) == (1, 2)
 
 
+def test_all_of_its_ports_are_of_this_machine_and_only_the_router_s_answers_questions(fleet: Running) -> None:
+    """Engines have no HTTP port, of vLLM's or of Serve's; what else listens knows no such question."""
+    ports = fleet.listening()
+    assert len(ports) > 5
+    assert {address.removeprefix("::ffff:") for address, _ in ports} == {"127.0.0.1"}
+    with ThreadPoolExecutor(max_workers=32) as threads:
+        answered = list(threads.map(_answers_questions, sorted(ports)))
+    assert [port for port in answered if port] == [fleet.fleet.port]
+
+
 @pytest.mark.prove
 def test_load_brings_a_second_replica_and_its_end_takes_it_away_without_losing_a_request(
     fleet: Running,
@@ -146,6 +162,16 @@ def test_a_killed_replica_takes_its_engine_with_it(fleet: Running) -> None:
         os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([*before, *cores], timeout=15)
     assert alive == []
+
+
+def _answers_questions(where: tuple[str, int]) -> int:
+    """The port, if it answers a question as a server of models does; else 0."""
+    body = {"model": "tiny", "prompt": "A class is", "max_tokens": 1}
+    try:
+        answer = httpx.post(f"http://127.0.0.1:{where[1]}/v1/completions", json=body, timeout=5, trust_env=False)
+    except httpx.TransportError:
+        return 0
+    return where[1] if answer.status_code == 200 else 0
 
 
 def _workers(fleet: Running, model: str) -> int:

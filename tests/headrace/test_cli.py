@@ -27,6 +27,7 @@ COMMANDS = (
     "k8s",
     "keys",
     "usage",
+    "batch",
 )
 
 
@@ -97,6 +98,10 @@ def test_help_loads_neither_ray_nor_torch_nor_pydantic(headrace: Typing) -> None
         (("serve", "tiny", "--host", "203.0.113.9"), "router.host: can't listen on 203.0.113.9"),
         (("serve", "tiny", "--host", "no such host"), "router.host: 'no such host' is no address"),
         (("scaling", "--since", "soon"), "--since: should be like 90s, 30m, 1h or 2d, got 'soon'"),
+        (("batch", "run", "gone.jsonl", "out", "--model", "tiny"), "gone.jsonl: no such file or folder"),
+        (("batch", "run", "wrong.yaml", "out", "--model", "tiny"), "wrong.yaml: should be JSON lines, CSV or Parquet"),
+        (("batch", "run", "gone.jsonl", "out"), "Missing option '--model'"),
+        (("keys", "create", "--tenant", "a", "--budget-tokens", "5/week"), "--budget-tokens: should be like"),
         (("nonsense",), "No such command 'nonsense'"),
         (("init", "no/such/folder.yaml"), "no/such/folder.yaml: no such file or directory"),
     ],

@@ -12,6 +12,7 @@ from headrace import keys
 from headrace.door import asks_for_keys, check_open, key_for, stored_keys
 from headrace.failure import Failure
 from headrace.folders import store_file
+from headrace.key_limits import limits, shown
 from headrace.stores import stored
 
 DAY_S = 24 * 3600.0
@@ -28,7 +29,7 @@ def fleet(**router: object) -> Fleet:
 
 
 def create(
-    capsys: pytest.CaptureFixture[str], tenant: str = "alpha", models: tuple[str, ...] = (), **asked: str
+    capsys: pytest.CaptureFixture[str], tenant: str = "alpha", models: tuple[str, ...] = (), **asked: object
 ) -> str:
     usual = {"expires": None, "note": "", "run": "default", "store": None}
     keys.create(tenant, list(models), **usual | asked, as_json=False)  # type: ignore[arg-type]
@@ -103,6 +104,39 @@ def test_what_can_t_be_made_is_said_in_one_line(
     assert str(refused.value).startswith(line)
     assert (len(str(refused.value).splitlines()), refused.value.exit_code) == (1, 2)
     assert not store_file("default").exists()
+
+
+def test_limits_of_a_key_are_listed_and_its_successor_shares_them(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = limits(60, None, ["5000000/month", "9000000"], ["3600/day"])
+    name = create(capsys, limits=asked).split("-")[1]
+    (told,) = listed(capsys)
+    month, total = ({"unit": "tokens", "amount": n, "period": per} for n, per in ((5e6, "month"), (9e6, "total")))
+    minute = {"unit": "requests", "amount": 60, "period": None}
+    assert told["limits"] == [minute, month, total, {"unit": "gpu_s", "amount": 3600, "period": "day"}]
+    for _ in range(2):
+        keys.rotate(name, grace="1h", run="default", store=None, as_json=True)
+        new = json.loads(capsys.readouterr().out)
+        assert (new["limits"], new["account"]) == (told["limits"], told["id"])
+        name = new["id"]
+    assert shown(asked) == "60 requests/min, 5000000 tokens/month, 9000000 tokens/total, 3600 GPU-seconds/day"
+    assert shown(()) == "none"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gpu_s", "line"),
+    [
+        (["5000/week"], [], "--budget-tokens: should be like 1000000, 50000/day or 1000000/month, got '5000/week'"),
+        (["0/day"], [], "--budget-tokens: should be"),
+        (["1.5/day"], [], "--budget-tokens: should be"),
+        ([], ["-3/day"], "--budget-gpu-s: should be"),
+        (["5/day", "6/day"], [], "one budget of a kind, tokens/day is given 2 times"),
+    ],
+)
+def test_a_budget_that_is_none_is_said_in_one_line(tokens: list[str], gpu_s: list[str], line: str) -> None:
+    with pytest.raises(Failure) as refused:
+        limits(None, None, tokens, gpu_s)
+    assert str(refused.value).startswith(line)
+    assert refused.value.exit_code == 2
 
 
 def test_a_key_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
