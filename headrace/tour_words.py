@@ -20,7 +20,7 @@ TITLES = {
     "compress": "2 of 5. Compress: how much smaller does it get, and what does it lose?",
     "serve": "3 of 5. Serve: the model, and its smaller form as a variant",
     "prompts": "4 of 5. Prompts: how fast are the answers?",
-    "simulate": "5 of 5. Simulate: what if twice as many came?",
+    "simulate": "5 of 5. Simulate: what if twice as many came as the model can bear?",
 }
 TEXTS = {
     "plan": "Only the shapes of the tensors are read. Times follow from what each device can do: this machine, and one "
@@ -33,8 +33,9 @@ TEXTS = {
     "before its numbers were checked. Clients ask for smollm2; a header of the answer names the variant that gave it.",
     "prompts": "24 requests over HTTP, 8 at a time: each of 12 questions once as it is, and once with the header "
     "x-headrace-prefer: cost. The model itself answers the former, but while it is overloaded the variant does.",
-    "simulate": "The prompts just sent are the trace: repeated for 5 minutes, with twice as many requests, through the "
-    "same fleet on a virtual clock. `headrace` is the fleet as it is; `alone` is the model without its variant, and so "
+    "simulate": "The prompts just sent are the trace: repeated for 5 minutes, with twice the requests that the model "
+    "alone can answer within what was promised, through the same fleet on a virtual clock, whose engines take as long "
+    "for a step as they just did. `headrace` is the fleet as it is; `alone` is the model without its variant, and so "
     "without that engine.",
 }
 COMMANDS = {
@@ -43,7 +44,8 @@ COMMANDS = {
     "compress": "headrace compress {recipe} --out {artefacts}",
     "serve": "headrace serve {fleet}",
     "prompts": "headrace chat smollm2, or any OpenAI client",
-    "simulate": "headrace simulate --trace {trace} --fleet {fleet} --policy headrace,alone --scale 2 --tile 300",
+    "simulate": "headrace simulate --trace {trace} --fleet {fleet} --steps {steps} --policy headrace,alone "
+    "--scale {scale} --tile 300",
 }
 
 
@@ -60,19 +62,24 @@ class Telling:
         """What will happen."""
         self.steps.console.print(Text(f"{HELLO} What it makes lies in {self.folder.path}."))
 
-    def heading(self, name: str) -> None:
-        """What a step is for, and how its user would do it."""
+    def heading(self, name: str, **found: str) -> None:
+        """What a step is for, and how its user would do it, with what an earlier step found."""
         folder = self.folder
         command = COMMANDS[name].format(
-            recipe=folder.recipe, artefacts=folder.artefacts, fleet=folder.fleet, trace=folder.trace
+            recipe=folder.recipe,
+            artefacts=folder.artefacts,
+            fleet=folder.fleet,
+            trace=folder.trace,
+            steps=folder.steps,
+            **found,
         )
         self.steps.console.print(Text(f"\n{TITLES[name]}", "bold"))
         self.steps.console.print(Text(TEXTS[name]))
         self.steps.say(f"  by hand: {command}\n")
 
-    def step(self, name: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def step(self, name: str, do: Callable[[], dict[str, Any]], **found: str) -> dict[str, Any]:
         """A step from its heading to its figures, which are kept and returned."""
-        self.heading(name)
+        self.heading(name, **found)
         begun_s = monotonic()
         found = do()
         self.keep(name, {"took_s": monotonic() - begun_s, **found})
