@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -35,9 +36,12 @@ def train(job: Training, how: OnPolicy, tell: Tell) -> None:
     """Does the steps that are not done yet, in this process. Raises Diverged."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = training.begin(job.student, device)
-    course = Course(job=job, model=model, optimizer=training.adamw(model, job.step), tell=tell)
+    optimizer = training.adamw(model, job.step)
+    # Before what was kept is put back: it leaves a mark of its own in the optimizer.
+    level = LambdaLR(optimizer, lambda _: 1.0)
+    course = Course(job=job, model=model, optimizer=optimizer, tell=tell)
     if course.goes_on:
-        _go_on(course, model, how)
+        _go_on(course, model, how, level)
     training.finish(course, [name for name, _ in model.named_parameters()])
 
 
@@ -49,7 +53,7 @@ def prompts(tokenizer: Any, job: Training, how: OnPolicy, first: int) -> list[st
     return tokenizer.batch_decode([rows[block][: how.prompt_tokens] for block in order])
 
 
-def _go_on(course: Course, model: Any, how: OnPolicy) -> None:
+def _go_on(course: Course, model: Any, how: OnPolicy, level: LambdaLR) -> None:
     job, tokenizer = course.job, AutoTokenizer.from_pretrained(course.job.student, trust_remote_code=False)
     trainer = _Trainer(
         model=model,
@@ -58,7 +62,7 @@ def _go_on(course: Course, model: Any, how: OnPolicy) -> None:
         train_dataset=Dataset.from_dict({"prompt": prompts(tokenizer, job, how, course.next)}),
         processing_class=tokenizer,
         callbacks=[_Follower(course)],
-        optimizers=(course.optimizer, None),
+        optimizers=(course.optimizer, level),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -110,12 +114,12 @@ def _arguments(folder: Path, step: Distil, how: OnPolicy, *, steps: int) -> Dist
         max_steps=steps,
         per_device_train_batch_size=step.batch_blocks,
         max_completion_length=how.new_tokens,
-        generation_kwargs={"use_cache": True},
+        # What is no number is told by the loss, not by who samples.
+        generation_kwargs={"use_cache": True, "remove_invalid_values": True},
         beta=BETA[step.loss],
         temperature=step.temperature,
         disable_dropout=True,
         max_grad_norm=CLIP,
-        lr_scheduler_type="constant",  # each step sets its own rate
         bf16=step.precision == "bfloat16",
         gradient_checkpointing=False,
         use_cpu=not gpu,
