@@ -21,7 +21,8 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from trl import DistillationConfig, DistillationTrainer
+from trl.trainer.distillation_config import DistillationConfig
+from trl.trainer.distillation_trainer import DistillationTrainer
 
 from compress import text, training
 from compress.recipe import Distil, OnPolicy
