@@ -35,8 +35,8 @@ models:
 router:
   port: $port
 scaling:
-  ttft_s: 2        # what users are promised: their first token,
-  token_s: 0.15    # and each one after that
+  ttft_s: 2       # what users are promised: their first token,
+  token_s: 0.5    # and each one after that
 """)
 
 

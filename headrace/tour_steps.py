@@ -51,7 +51,7 @@ PLAN = plan_asked.Options(
     prompt=64,
     output=48,
     ttft=2.0,
-    tpot=0.15,
+    tpot=0.5,
 )
 AT_ONCE, MAX_TOKENS = 8, 48
 LOOK_EVERY_S = 0.5

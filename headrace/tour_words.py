@@ -25,7 +25,7 @@ TITLES = {
 TEXTS = {
     "plan": "Only the shapes of the tensors are read. Times follow from what each device can do: this machine, and one "
     "rented GPU; the model as it is, and with 8-bit weights. 500 requests come each second, and are promised a first "
-    "token within 2 s and one each 150 ms after that.",
+    "token within 2 s and two each second after that.",
     "compress": "Weights and activations are rounded to 8 bits. vLLM loads the result in a fresh process, and it is "
     "believed only if vLLM computes what the compressor computed. Then parent and artefact are measured in vLLM, in "
     "turns. This is the longest step: minutes the first time, seconds after that, since what is finished is kept.",
@@ -40,7 +40,7 @@ TEXTS = {
 }
 COMMANDS = {
     "plan": "headrace plan smollm2 --gpu auto --gpu l4 --quantization w8a8 --context 2048 --rate 500 --in 64 --out 48 "
-    "--ttft 2 --tpot 0.15",
+    "--ttft 2 --tpot 0.5",
     "compress": "headrace compress {recipe} --out {artefacts}",
     "serve": "headrace serve {fleet}",
     "prompts": "headrace chat smollm2, or any OpenAI client",
