@@ -4,7 +4,8 @@
 
 Each round does the same steps three times, in processes of their own: by one worker, by two that share each step's
 blocks and exchange gradients by gloo, as a recipe's `workers: 2` does, and by two that have half of the blocks each and
-exchange nothing, which is what the machine itself gives for a second process. Each one's first step is not counted.
+exchange nothing, which is what the machine itself gives for a second process. Each one's first step is not counted. CPU
+seconds are told too: what else runs on the machine moves them little, but they leave out waiting for each other.
 """
 
 import argparse
@@ -44,6 +45,10 @@ class Round:
     together: float
     apart: float
     """Two that exchange nothing."""
+    one_cpu_s: float
+    """Of a step."""
+    together_cpu_s: float
+    """Of each of the two, the greater one."""
     load_average: float
     """When the round began."""
 
@@ -91,10 +96,17 @@ def measure(student: Path, step: Distil) -> Round:
             ]
 
         two = step.model_copy(update={"workers": WORKERS})
-        (one,) = _rates(jobs("one", step, 1))
-        together = min(_rates(jobs("together", two, 1) * WORKERS))
-        apart = sum(_rates(jobs("apart", half, WORKERS))) / WORKERS
-    return Round(one=one, together=together, apart=apart, load_average=load)
+        (one,) = _paces(jobs("one", step, 1))
+        together = _paces(jobs("together", two, 1) * WORKERS)
+        apart = _paces(jobs("apart", half, WORKERS))
+    return Round(
+        one=one.steps_per_s,
+        together=min(each.steps_per_s for each in together),
+        apart=sum(each.steps_per_s for each in apart) / WORKERS,
+        one_cpu_s=one.cpu_s,
+        together_cpu_s=max(each.cpu_s for each in together),
+        load_average=load,
+    )
 
 
 def summed_up(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -102,6 +114,7 @@ def summed_up(rounds: Sequence[Round]) -> dict[str, Any]:
     ratios = {
         "two_workers_over_one": [one.together / one.one for one in rounds],
         "two_that_exchange_nothing_over_one": [one.apart / one.one for one in rounds],
+        "cpu_seconds_of_one_over_each_of_two": [one.one_cpu_s / one.together_cpu_s for one in rounds],
     }
     return {"rounds": [vars(one) for one in rounds]} | {name: _spread(values) for name, values in ratios.items()}
 
@@ -121,14 +134,24 @@ def learn(place: Path, tokens: int, vocabulary: int) -> None:
         teacher.keep(place, Lot(number=number, rows=tuple(map(tuple, rows))), lambda _, said=said: said)
 
 
-def _rates(jobs: list[Training]) -> list[float]:
-    """Steps a second of one process for each job; those of one job exchange gradients."""
+@dataclass(frozen=True, kw_only=True)
+class _Pace:
+    """Of one process."""
+
+    steps_per_s: float
+    cpu_s: float
+    """Of a step."""
+
+
+def _paces(jobs: list[Training]) -> list[_Pace]:
+    """Of one process for each job; those of one job exchange gradients."""
     spawn(_worker, (jobs,), nprocs=len(jobs))
-    return [_rate(json.loads(_seconds(job, rank).read_text())) for rank, job in enumerate(jobs)]
+    return [_pace(json.loads(_seconds(job, rank).read_text())) for rank, job in enumerate(jobs)]
 
 
-def _rate(ends_s: Sequence[float]) -> float:
-    return (len(ends_s) - 1) / (ends_s[-1] - ends_s[0])
+def _pace(ends: Sequence[tuple[float, float]]) -> _Pace:
+    steps, (first_s, first_cpu_s), (last_s, last_cpu_s) = len(ends) - 1, ends[0], ends[-1]
+    return _Pace(steps_per_s=steps / (last_s - first_s), cpu_s=(last_cpu_s - first_cpu_s) / steps)
 
 
 def _worker(rank: int, jobs: list[Training]) -> None:
@@ -140,11 +163,11 @@ def _worker(rank: int, jobs: list[Training]) -> None:
     model = training.share(training.begin(job.student, torch.device("cpu")), job.step, torch.device("cpu"))
     optimizer = training.adamw(model, job.step)
     course = Course(job=job, model=model, optimizer=optimizer, tell=_silent, rank=rank if together else 0)
-    ends_s = []
+    ends = []
     for _ in range(job.step.steps - 1):
         course.passed(training.one_step(course))
-        ends_s.append(time.perf_counter())
-    _seconds(job, rank).write_text(json.dumps(ends_s))
+        ends.append((time.perf_counter(), time.process_time()))
+    _seconds(job, rank).write_text(json.dumps(ends))
     if together:
         dist.destroy_process_group()
 
