@@ -50,7 +50,8 @@ def test_it_shows_the_figures_of_each_step_and_leaves_nothing(
     _check_compress(figures["compress"], tmp_path / "tour" / "artefacts" / "smollm2-tour")
     _check_answers(figures)
     _check_simulation(figures["simulate"])
-    assert figures["compress"]["took_s"] < 60, "it was finished already when the first tour was cut off"
+    assert "measuring speed" in (tmp_path / "output").read_text()
+    assert "measuring speed" not in said, "it was finished already when the first tour was cut off"
     assert all(title in said for title in ("1 of 5.", "2 of 5.", "3 of 5.", "4 of 5.", "5 of 5."))
     assert list((tmp_path / "state" / "runs").glob("*.json")) == []
     for step, found in figures.items():
