@@ -19,8 +19,8 @@ from compress.training import TRAINED, Training
 def carry_out(
     before: Path, lessons: Path, step: Distil, recipe: Recipe, place: Path, spread: Spread, tell: Tell
 ) -> Path:
-    """The checkpoint that a student becomes, kept at `place`; `lessons`: what the source said. Raises Unsupported,
-    NoChange, Diverged.
+    """The checkpoint that a student becomes, kept at `place`; `lessons`: what the source said, or with on_policy its
+    checkpoint. Raises Unsupported, NoChange, Diverged.
 
     Checkpoints of the training lie beside `place` until the result is whole.
     """
@@ -41,13 +41,13 @@ def distil(
     and those of a training that was interrupted. Raises Unsupported, Diverged.
     """
     became = student(model, step)
-    earlier_s = teacher.seconds(lessons) + training_state.curve(folder).lasted_s
+    taught = {} if step.on_policy else {"teacher_seconds": teacher.seconds(lessons)}
+    earlier_s = sum(taught.values()) + training_state.curve(folder).lasted_s
     begins = kept.once(folder / "student", partial(_begin, model, before, step))
     job = Training(student=begins, lessons=lessons, step=step, seed=seed, folder=folder)
-    spread.train(job, tell)
+    _train(job, spread, tell)
     put_back(model, folder / TRAINED)
-    curve = training_state.curve(folder)
-    return became | {"learning_curve": curve.found(), "teacher_seconds": teacher.seconds(lessons)}, earlier_s
+    return became | {"learning_curve": training_state.curve(folder).found(), **taught}, earlier_s
 
 
 def student(model: Any, step: Distil) -> dict[str, Any]:
@@ -66,6 +66,16 @@ def student(model: Any, step: Distil) -> dict[str, Any]:
 def spread_evenly(layers: int, left: int) -> list[int]:
     """Indices of so many layers, the first and the last among them if there are two or more."""
     return [round(index * (layers - 1) / max(1, left - 1)) for index in range(left)]
+
+
+def _train(job: Training, spread: Spread, tell: Tell) -> None:
+    if job.step.on_policy is None:
+        spread.train(job, tell)
+        return
+    tell("starting TRL", None)
+    from compress import on_policy  # seconds to import
+
+    on_policy.train(job, job.step.on_policy, tell)
 
 
 def put_back(model: Any, file: Path) -> None:

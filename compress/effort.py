@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.tensors import BITS, Tensor
 from compress.mask import ROWS
-from compress.recipe import Distil, DropLayers, Edit, Mask, NarrowAttention, NarrowFfn, Quantize, Slice, Step
+from compress.recipe import Distil, DropLayers, Edit, Mask, NarrowAttention, NarrowFfn, OnPolicy, Quantize, Slice, Step
 from compress.shape import Shape
 from compress.text import GATE_BLOCKS, GATE_TOKENS
 
@@ -32,6 +32,8 @@ PASSES = {"float32": 9, "bfloat16": 6}
 (measured with AMX, one core, blocks of 512 tokens: 75 GFLOP/s in float32, 120 in bfloat16, casts included)."""
 TELL_S = 1e-7
 """vLLM ranks the whole vocabulary for each token that it tells of: times tokens and vocabulary (measured, one core)."""
+READ_BYTES_PER_S = 1e10
+"""What a core reads of a student's weights for each next token that it writes (assumed)."""
 FLOAT = 4
 """Bytes of a float32, in which most methods work."""
 
@@ -117,6 +119,8 @@ def _loops_s(shape: Shape, step: Step) -> float:
             return step.rounds * _weights(shape) * SORT_S_PER_WEIGHT
         case Mask(by="sparsegpt") | Quantize(by="gptq"):
             return COLUMN_S * sum(tensor.shape[1] for tensor in shape.maps)
+        case Distil(on_policy=OnPolicy(new_tokens=written)):
+            return step.steps * written * FLOAT * shape.parameters / READ_BYTES_PER_S
         case Distil():
             return TELL_S * step.text.blocks * step.text.tokens * shape.vocabulary
         case _:
@@ -156,8 +160,16 @@ def _recovery_bytes(shape: Shape, step: Mask, text: Slice) -> int:
 
 def _training_flops(shape: Shape, step: Distil) -> float:
     """Of the steps, and of the source's own pass, as if it were no larger: it is little."""
-    block = step.text.tokens * shape.flops_per_token(step.text.tokens)
-    return block * (step.text.blocks + PASSES[step.precision] * step.steps * step.batch_blocks)
+    tokens = _lesson_tokens(step)
+    block = tokens * shape.flops_per_token(tokens)
+    read = step.steps * step.batch_blocks
+    return block * ((read if step.on_policy else step.text.blocks) + PASSES[step.precision] * read)
+
+
+def _lesson_tokens(step: Distil) -> int:
+    """Of what is learnt from at once: a block, or its beginning and what the student wrote."""
+    asked = step.on_policy
+    return asked.prompt_tokens + asked.new_tokens if asked else step.text.tokens
 
 
 def _workers_bytes(shape: Shape, step: Distil) -> int:
@@ -168,9 +180,13 @@ def _workers_bytes(shape: Shape, step: Distil) -> int:
 
 def _training_bytes(shape: Shape, step: Distil) -> int:
     """One worker's, block after block, in float32: model, gradients, AdamW's two moments and what is read, which
-    shards divide; what the backward pass needs, logits with log-probabilities, all others' and their gradients."""
-    kept = step.text.tokens * (shape.layers * ACTIVATION_BYTES * shape.hidden + 5 * shape.vocabulary)
-    return FLOAT * (5 * shape.parameters // (step.workers if step.sharded else 1) + kept)
+    shards divide; what the backward pass needs, logits with log-probabilities, all others' and their gradients. On
+    policy the source is there too, as if it were no larger, and all of a step's blocks at once.
+    """
+    tokens = _lesson_tokens(step) * (step.batch_blocks if step.on_policy else 1)
+    kept = tokens * (shape.layers * ACTIVATION_BYTES * shape.hidden + 5 * shape.vocabulary)
+    models = 6 if step.on_policy else 5
+    return FLOAT * (models * shape.parameters // (step.workers if step.sharded else 1) + kept)
 
 
 def _weights(shape: Shape) -> int:

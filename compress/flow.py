@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from compress.report import FILE, Report
 from compress.scores import Scores
 from compress.spread import Spread
 from compress.stages import Texts
+from compress.text import Blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +108,10 @@ def carry_out(
     before, name = parent, parent_hash
     for step, text in zip(recipe.steps, said.work, strict=True):
         if isinstance(step, Distil):
-            lessons = store / teacher.name(parent_hash, text, step.top_k)
-            name = steps.result_name(f"{name} {lessons.name}", step, text, recipe.seed, said.gate)
+            lessons, taught_by = _lessons(parent, parent_hash, step, text, store)
+            name = steps.result_name(f"{name} {taught_by}", step, text, recipe.seed, said.gate)
             several = replace(needs, spreads=True)
-            if not (store / name).is_dir():
+            if not step.on_policy and not (store / name).is_dir():
                 call(teacher.teach, parent, text, step.top_k, lessons, shared.teach, needs=several)
             mine = several if step.workers > 1 else needs
             before = call(distil.carry_out, before, lessons, step, recipe, store / name, shared, needs=mine)
@@ -118,6 +120,14 @@ def carry_out(
             before = call(steps.carry_out, before, step, recipe, store / name, needs=needs)
         places.append(before)
     return places
+
+
+def _lessons(parent: Path, parent_hash: str, step: Distil, text: Blocks, store: Path) -> tuple[Path, str]:
+    """Where a student finds what the source says, and all that decides it: the source itself, with on_policy."""
+    if step.on_policy:
+        return parent, f"{parent_hash} trl {version('trl')}"
+    lessons = store / teacher.name(parent_hash, text, step.top_k)
+    return lessons, lessons.name
 
 
 def _gate(recipe: Recipe, last: Path, at: dict[str, Path]) -> Any:

@@ -145,6 +145,8 @@ def _worker_problems(recipe: Recipe, machine: Machine) -> list[str]:
 
 
 def _relief(step: Step) -> str:
+    if isinstance(step, Distil) and step.on_policy:
+        return "a smaller batch_blocks, fewer new_tokens or a larger machine would help"
     if isinstance(step, Distil):
         return "sharded: true, fewer workers, fewer text.tokens or a larger machine would help"
     if isinstance(step, Mask) and step.recovery_steps:

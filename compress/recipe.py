@@ -149,6 +149,18 @@ class FewerLayers(BaseModel):
     """How many stay."""
 
 
+class OnPolicy(BaseModel):
+    """The student goes on from beginnings of the text, and the source judges each token that it wrote (Agarwal et al.,
+    arXiv 2306.13649)."""
+
+    model_config = SETTINGS
+
+    prompt_tokens: Annotated[int, Field(ge=1)] = 64
+    """Of each block, from its beginning: what the student goes on from."""
+    new_tokens: Annotated[int, Field(ge=1)] = 64
+    """What it writes at most."""
+
+
 class Distil(BaseModel):
     """Training: what came in learns to say what the source says (Hinton et al., arXiv 1503.02531)."""
 
@@ -161,9 +173,11 @@ class Distil(BaseModel):
     """forward_kl: KL(source || student), which spreads; reverse_kl: KL(student || source), which keeps to what the
     source finds likely (MiniLLM, arXiv 2306.08543)."""
     top_k: Annotated[int, Field(ge=1)] = 32
-    """Likeliest tokens that the source tells for each place; all others count as one."""
+    """Likeliest tokens that the source tells for each place; all others count as one. With on_policy it tells all."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Above 1 both are softened before they are compared."""
+    """Above 1 both are softened before they are compared; with on_policy the student also writes at it."""
+    on_policy: OnPolicy | None = None
+    """Learns from what the student writes itself, by TRL, on one worker; {} takes the defaults."""
     text: Slice = Slice(blocks=96)
     """What is read while training; documents of the calibration part only."""
     steps: Annotated[int, Field(ge=1)] = 200
@@ -193,7 +207,19 @@ class Distil(BaseModel):
             raise ValueError(f"batch_blocks must be at most text.blocks ({self.text.blocks}), got {self.batch_blocks}")
         if self.sharded and self.workers == 1:
             raise ValueError("sharded needs at least 2 workers, got 1")
+        if self.on_policy:
+            self._possible_on_policy(self.on_policy)
         return self
+
+    def _possible_on_policy(self, asked: OnPolicy) -> None:
+        if self.workers > 1:
+            raise ValueError(f"on_policy trains on one worker, got workers: {self.workers}")
+        if self.top_k != type(self).model_fields["top_k"].default:
+            raise ValueError(f"top_k goes without on_policy, where the source tells all tokens, got {self.top_k}")
+        if asked.prompt_tokens > self.text.tokens:
+            raise ValueError(
+                f"on_policy.prompt_tokens must be at most text.tokens ({self.text.tokens}), got {asked.prompt_tokens}"
+            )
 
 
 Edit = DropLayers | NarrowFfn | NarrowAttention | Mask | Quantize

@@ -6,8 +6,9 @@ as if it had never been interrupted.
 
 import random
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import nn
 from compress import kept, teacher, training_state
 from compress.distil_loss import divergence
 from compress.layers import stack
+from compress.learning_curve import Curve
 from compress.recipe import Distil
 from compress.steps import Tell
 
@@ -42,11 +44,50 @@ class Training:
     student: Path
     """The checkpoint that it begins with."""
     lessons: Path
-    """What the source says, as compress.teacher keeps it."""
+    """What the source says, as compress.teacher keeps it; with `on_policy` the source itself, a checkpoint."""
     step: Distil
     seed: int
     folder: Path
     """For checkpoints, and at last the trained weights."""
+
+
+@dataclass(kw_only=True)
+class Course:
+    """A training on its way: each step is told, and every few are kept."""
+
+    job: Training
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    tell: Tell
+    rank: int = 0
+    curve: Curve = field(init=False)
+    start_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Goes on where the last whole checkpoint ends."""
+        self.curve = training_state.restored(self.model, self.optimizer, self.job.folder)
+        self.start_s = time.perf_counter() - self.curve.lasted_s
+
+    @property
+    def next(self) -> int:
+        """The number of the step that comes; 1 is the first."""
+        return len(self.curve.loss) + 1
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether steps are left."""
+        return self.next <= self.job.step.steps
+
+    def passed(self, loss: float) -> None:
+        """One step more. Raises Diverged."""
+        step, number = self.job.step, self.next
+        if not isfinite(loss):
+            raise Diverged(f"distil: the loss is {loss} at step {number}: a lower learning_rate would help")
+        self.curve.add(loss, time.perf_counter() - self.start_s)
+        if self.rank == 0:
+            self.tell(f"distil, {self.curve.told()}", number / step.steps)
+        if number % step.checkpoint_every == 0 or not self.goes_on:
+            training_state.keep(self.model, self.optimizer, self.curve, self.job.folder, self.rank)
 
 
 def train(job: Training, rank: int, tell: Tell) -> None:
@@ -58,33 +99,39 @@ def train(job: Training, rank: int, tell: Tell) -> None:
     model = begin(job.student, device)
     names = [name for name, _ in model.named_parameters()]
     shared = share(model, job.step, device)
-    optimizer = torch.optim.AdamW(shared.parameters(), lr=job.step.learning_rate, betas=BETAS, weight_decay=0.0)
-    curve = training_state.restored(shared, optimizer, job.folder)
-    start_s = time.perf_counter() - curve.lasted_s
-    for number in range(len(curve.loss) + 1, job.step.steps + 1):
-        loss = one_step(shared, optimizer, job, number, rank)
-        if not isfinite(loss):
-            raise Diverged(f"distil: the loss is {loss} at step {number}: a lower learning_rate would help")
-        curve.add(loss, time.perf_counter() - start_s)
-        if rank == 0:
-            tell(f"distil, {curve.told()}", number / job.step.steps)
-        if number % job.step.checkpoint_every == 0 or number == job.step.steps:
-            training_state.keep(shared, optimizer, curve, job.folder, rank)
-    weights = training_state.weights(shared)
-    if rank == 0:
+    course = Course(job=job, model=shared, optimizer=adamw(shared, job.step), tell=tell, rank=rank)
+    while course.goes_on:
+        course.passed(one_step(course))
+    finish(course, names)
+
+
+def adamw(model: nn.Module, step: Distil) -> torch.optim.Optimizer:
+    """Of all weights; each step sets its own rate."""
+    return torch.optim.AdamW(model.parameters(), lr=step.learning_rate, betas=BETAS, weight_decay=0.0)
+
+
+def finish(course: Course, names: Sequence[str]) -> None:
+    """Writes the weights of these names, on the first worker; every worker calls it."""
+    weights = training_state.weights(course.model)
+    if course.rank == 0:
         whole = {name: weights[name].contiguous() for name in names}
-        kept.file(job.folder / TRAINED, lambda partial: save_file(whole, partial))
+        kept.file(course.job.folder / TRAINED, lambda partial: save_file(whole, partial))
 
 
-def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, job: Training, number: int, rank: int) -> float:
-    """One step on this worker's part of the batch; the loss over the whole batch, before the step."""
-    loss = backward(model, job, number, rank)
-    nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-    for group in optimizer.param_groups:
-        group["lr"] = rate(job.step, number)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+def one_step(course: Course) -> float:
+    """The next step on this worker's part of the batch; the loss over the whole batch, before the step."""
+    loss = backward(course.model, course.job, course.next, course.rank)
+    nn.utils.clip_grad_norm_(course.model.parameters(), CLIP)
+    set_rate(course)
+    course.optimizer.step()
+    course.optimizer.zero_grad(set_to_none=True)
     return loss
+
+
+def set_rate(course: Course) -> None:
+    """The next step's learning rate."""
+    for group in course.optimizer.param_groups:
+        group["lr"] = rate(course.job.step, course.next)
 
 
 def backward(model: nn.Module, job: Training, number: int, rank: int) -> float:

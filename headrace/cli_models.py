@@ -155,6 +155,9 @@ def simulate(
     seeds: Annotated[int, typer.Option(help="Runs of each policy, by other chance (copies, failures).")] = 1,
     failures: Annotated[float | None, typer.Option(metavar="H", help="A replica fails each so many hours.")] = None,
     prices: Annotated[str | None, typer.Option(metavar="FILE", help="What an hour of a device costs.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What steps of the engines cost, measured; JSON, by engine.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with plots.")] = None,
 ) -> None:
@@ -180,6 +183,7 @@ def simulate(
         seeds=seeds,
         failures=failures,
         prices=prices,
+        steps=steps,
     )
     command(options, as_json=json, html=html)
 

@@ -28,6 +28,7 @@ class Options:
     seeds: int = 1
     failures: float | None = None
     prices: str | None = None
+    steps: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,13 @@
 """Which engines would a fleet file start on a device, and how fast are they there?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from autoscaling import Targets
+from autoscaling import StepCosts, Targets
 from cluster.engine_memory import EngineSettings
 from cluster.fit import Fit, fit, smallest_fit
 from cluster.inventory import machine
@@ -26,6 +27,8 @@ from headrace.model_source import asked, chosen
 from headrace.plan_devices import Place, places, speeds
 from headrace.plan_variants import arithmetic
 from headrace.simulate_asked import Options
+from headrace.step_file import MeasuredStep
+from headrace.step_file import read as read_steps
 from headrace.steps import Steps
 from headrace.variant_quality import judge, report_folder
 from simulation.setup import Setup
@@ -33,6 +36,8 @@ from simulation.trace import BadTrace, Trace, read, scaled, tiled
 from simulation.variants import Form
 
 HOUR_S = 3600.0
+Costs = Mapping[str, StepCosts]
+"""Of engines, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,13 +63,14 @@ def case(options: Options) -> Case:
     if not hardware.gpus:
         hardware = replace(hardware, cores=max(1, hardware.cores // engines_at_most(fleet)))
     place = places((options.gpu,) if options.gpu else (), None, hardware)[0]
+    steps = read_steps(options.steps) if options.steps else None
     first, *rest = model.engines
-    itself = _engine(first, place, fleet, options, begins_with=1)
-    others = [_engine(engine, place, fleet, options, begins_with=0) for engine in rest]
+    itself = _engine(first, place, fleet, options, steps, begins_with=1)
+    others = [_engine(engine, place, fleet, options, steps, begins_with=0) for engine in rest]
     notes = [note for one in (itself, *others) for note in one.notes]
     if model.replicas.min == model.replicas.max:
         notes.append(f"{model.name} always has {model.replicas.max} replicas: `replicas` in the fleet file bounds them")
-    if "calibration" not in itself.speeds.origin:
+    if steps is None and "calibration" not in itself.speeds.origin:
         notes.append(f"times by {itself.speeds.origin}, not measured: `headrace calibrate` measures them there")
     forms = [Form(name=model.name, quality=1.0, setup=itself.setup)]
     for variant, one in zip(model.variants, others, strict=True):
@@ -93,8 +99,12 @@ class _Engine:
     notes: list[str]
 
 
-def _engine(model: Model, place: Place, fleet: Fleet, options: Options, *, begins_with: int) -> _Engine:
-    """`begins_with`: replicas that serve when the trace begins, if the file does not keep more."""
+def _engine(
+    model: Model, place: Place, fleet: Fleet, options: Options, steps: Costs | None, *, begins_with: int
+) -> _Engine:
+    """`steps`: what steps cost, by engine, where that was measured; `begins_with`: replicas that serve when the trace
+    begins, if the file does not keep more.
+    """
     found = asked("--fleet", model.source)
     shape = in_float32(found.model) if place.dtype == "fp32" else found.model
     settings = engine_settings.settings(model.engine, place.device, longest_tokens=found.model.context_tokens)
@@ -103,11 +113,14 @@ def _engine(model: Model, place: Place, fleet: Fleet, options: Options, *, begin
     narrow = arithmetic(found.config)
     dtype = narrow if narrow in place.device.flops else place.dtype
     known = speeds(shape, place.device, dtype=dtype or "", layout=held.layout, calibrations=stored())
+    step = quick_step_seconds(shape, place.device, known, layout=held.layout, kv_bits=settings.kv_bits)
+    if steps is not None:
+        step, known = _measured(model.name, steps), replace(known, origin=f"measured steps, {options.steps}")
     tokens = int(held.largest_batch * settings.context_tokens)
     setup = Setup(
         settings=settings,
         kv_blocks=tokens // settings.block_tokens,
-        step=quick_step_seconds(shape, place.device, known, layout=held.layout, kv_bits=settings.kv_bits),
+        step=step,
         plans_ahead=place.device.capability != "cpu",
         devices=held.layout.devices,
         startup_s=options.startup,
@@ -118,6 +131,12 @@ def _engine(model: Model, place: Place, fleet: Fleet, options: Options, *, begin
         max_queued_requests=fleet.router.max_queued_requests * fleet.router.replicas,
     )
     return _Engine(fit=held, speeds=known, setup=setup, notes=notes)
+
+
+def _measured(engine: str, steps: Costs) -> MeasuredStep:
+    if engine not in steps:
+        raise bad_input(f"--steps: should tell of {engine}, tells of {', '.join(steps) or 'none'}")
+    return MeasuredStep(steps[engine])
 
 
 def trace(options: Options, case: Case, *, seed: int) -> tuple[Trace, list[str]]:

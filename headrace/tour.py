@@ -62,9 +62,12 @@ def _walk(options: Options, folder: TourFolder, told: Telling) -> None:
     begun_s = monotonic()
     with driver.started(_fleet(options, folder, made["scheme"]), options.name, steps) as live:
         live.says_ready()
-        told.keep("serve", {"ready_s": monotonic() - begun_s, "answered_by": tour_steps.answered(live, steps)})
-        told.step("prompts", lambda: tour_steps.prompted(live, folder, steps))
-        told.step("simulate", lambda: tour_steps.simulated(folder, steps.console))
+        alone = tour_steps.answered(live, steps)
+        answered_by = {words: prompt.answer.variant for words, prompt in alone.items()}
+        told.keep("serve", {"ready_s": monotonic() - begun_s, "answered_by": answered_by})
+        told.step("prompts", lambda: tour_steps.prompted(live, folder, list(alone.values()), steps))
+        load = tour_steps.simulation(folder)
+        told.step("simulate", lambda: tour_steps.simulated(load, steps.console), scale=f"{load.scale:g}")
         told.goodbye()
         if options.keep:
             _serve_on(live, steps)

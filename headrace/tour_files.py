@@ -18,25 +18,25 @@ name: {ARTEFACT}
 source: {MODEL}
 steps:
   - {{do: quantize, scheme: $scheme}}
-calibration: {{blocks: 1, tokens: 256}}
-evaluation: {{blocks: 8, tokens: 256}}
+calibration: {{blocks: 1, tokens: 128}}
+evaluation: {{blocks: 8, tokens: 128}}
 tasks: []
-speed: {{rounds: 5, batches: [4], prompt_tokens: 128, output_tokens: 24}}
+speed: {{rounds: 5, batches: [4], prompt_tokens: 128, output_tokens: 16}}
 """)
 FLEET = Template(f"""\
 # The sample model, and what it was compressed to as a cheaper variant. Each has an engine of its own.
 models:
   - name: {MODEL}
     source: {MODEL}
-    engine: {{max_model_len: 2048, max_num_seqs: 16, kv_cache_memory_bytes: 268435456}}
+    engine: {{max_model_len: 2048, max_num_seqs: 8, kv_cache_memory_bytes: 268435456}}
     variants:
       - name: $variant
         source: $artefact
 router:
   port: $port
 scaling:
-  ttft_s: 2        # what users are promised: their first token,
-  token_s: 0.15    # and each one after that
+  ttft_s: 2       # what users are promised: their first token,
+  token_s: 0.5    # and each one after that
 """)
 
 
@@ -65,6 +65,11 @@ class TourFolder:
     @property
     def trace(self) -> Path:
         return self.path / "trace.csv"
+
+    @property
+    def steps(self) -> Path:
+        """What steps of each engine cost."""
+        return self.path / "steps.json"
 
     @property
     def figures(self) -> Path:

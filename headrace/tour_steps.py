@@ -1,8 +1,8 @@
 """What does each step of a tour do and show? By the very functions of the commands; figures are returned as values."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +11,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from autoscaling import StepCosts
 from cluster.inventory import Machine
 from compress import recipe as recipes
 from compress.preflight import preflight
 from compress.report import Report, load
-from headrace import ask, compress, plan, plan_asked, plan_table, simulate, simulate_asked, simulate_table, tour_prompts
+from headrace import (
+    ask,
+    compress,
+    plan,
+    plan_asked,
+    plan_table,
+    simulate,
+    simulate_asked,
+    simulate_table,
+    step_file,
+    tour_load,
+    tour_prompts,
+)
 from headrace.compress import Job
 from headrace.failure import Failure, bad_input
 from headrace.local_ray import Live
@@ -23,6 +36,8 @@ from headrace.plan_words import best, name, number, replicas, time
 from headrace.report_words import headline
 from headrace.steps import Steps
 from headrace.tour_files import MODEL, TourFolder, recipe, trace
+from headrace.tour_prompts import Prompt
+from simulation.outcome import Summary
 
 Found = TypeVar("Found")
 Figures = dict[str, Any]
@@ -36,12 +51,12 @@ PLAN = plan_asked.Options(
     prompt=64,
     output=48,
     ttft=2.0,
-    tpot=0.15,
+    tpot=0.5,
 )
 AT_ONCE, MAX_TOKENS = 8, 48
 LOOK_EVERY_S = 0.5
-LOAD, LASTS_S, STARTUP_S = 2.0, 300.0, 60.0
-"""How many times the load is simulated, for how long, and how long a replica takes to start there."""
+LASTS_S, STARTUP_S = 300.0, 60.0
+"""For how long load is simulated, and how long a replica takes to start there."""
 ALL_OF_IT = {b"x-headrace-min-quality": b"1"}
 
 
@@ -102,8 +117,8 @@ def _report_figures(report: Report) -> Figures:
     }
 
 
-def answered(live: Live, steps: Steps) -> Figures:
-    """Which variant answers what kind of request, once all of them serve. Raises Failure."""
+def answered(live: Live, steps: Steps) -> dict[str, Prompt]:
+    """The answers to three kinds of request, one after the other, once all variants serve. Raises Failure."""
     with steps.step("Waiting for both variants", "Both variants serve"):
         while not _unless_refused(lambda: tour_prompts.all_serve(live.run.url, MODEL)):
             live.check(timeout_s=LOOK_EVERY_S)
@@ -114,16 +129,17 @@ def answered(live: Live, steps: Steps) -> Figures:
     )
     question, found = "What is a headrace?", {}
     for words, headers in asked:
-        prompt = _unless_refused(
+        prompt = found[words] = _unless_refused(
             lambda headers=headers: tour_prompts.one(live.run.url, MODEL, question, headers, 24, 0.0)
         )
-        found[words] = prompt.answer.variant
         steps.say(f"  asked {words}: {prompt.answer.variant} answered, {prompt.answer.figures}")
     return found
 
 
-def prompted(live: Live, folder: TourFolder, steps: Steps) -> Figures:
-    """A batch of prompts, by variant; its arrivals and lengths are kept as a trace. Raises Failure."""
+def prompted(live: Live, folder: TourFolder, alone: Sequence[Prompt], steps: Steps) -> Figures:
+    """A batch of prompts, by variant. Its arrivals and lengths are kept as a trace, and what steps cost, by it and by
+    those that came alone before. Raises Failure.
+    """
     total = 2 * len(tour_prompts.QUESTIONS)
     with _bar("prompts answered", total, steps.console) as tell:
         prompts, seconds = _unless_refused(
@@ -142,30 +158,59 @@ def prompted(live: Live, folder: TourFolder, steps: Steps) -> Figures:
         "all": asdict(whole),
         "variants": {variant: asdict(figures) for variant, figures in each.items()},
         "why": [{"variant": variant, "why": reason, "requests": count} for (variant, reason), count in why.items()],
+        "steps": _measured(alone, prompts, folder, steps),
     }
 
 
-def simulated(folder: TourFolder, console: Console) -> Figures:
-    """The same fleet under more load, with its variant and without. Raises Failure."""
+def _measured(alone: Sequence[Prompt], batch: Sequence[Prompt], folder: TourFolder, steps: Steps) -> Figures:
+    """What steps cost, which is written, by the engines' names."""
+    found: dict[str, StepCosts] = {}
+    for variant in sorted({str(one.answer.variant) for one in (*alone, *batch)}):
+        mine, its = ([one for one in some if one.answer.variant == variant] for some in (alone, batch))
+        if measured := tour_load.costs(mine, its):
+            found[MODEL if variant == MODEL else f"{MODEL}-{variant}"] = measured
+            steps.say(
+                f"a step of {variant}: {time(measured.step_s)}, {time(measured.sequence_s)} for each answer in it, "
+                f"{time(measured.prompt_token_s)} for each token of a prompt"
+            )
+    folder.write(folder.steps, step_file.to_json(found))
+    return {name: asdict(each) for name, each in found.items()}
+
+
+def simulation(folder: TourFolder) -> simulate_asked.Options:
+    """The fleet under twice the load that its model alone can bear, with its variant and without. Raises Failure."""
     options = simulate_asked.Options(
         trace=str(folder.trace),
         fleet=str(folder.fleet),
+        steps=str(folder.steps),
         policies=(simulate_asked.OURS, simulate_asked.ALONE),
-        scale=LOAD,
         tile=LASTS_S,
         startup=STARTUP_S,
     )
+    return replace(options, scale=tour_load.scale(options))
+
+
+def simulated(options: simulate_asked.Options, console: Console) -> Figures:
+    """Who is served in time there. Raises Failure."""
     result = simulate.simulated(options, console)
     simulate_table.show(result, console)
+    found = {str(played.asked): _run_figures(played.digest.summary, result.span_s) for played in result.runs}
+    with_it, without = found[simulate_asked.OURS], found[simulate_asked.ALONE]
+    console.print(
+        f"In time: {with_it['in_time_per_s']:.2f} requests a second with the variant, "
+        f"{without['in_time_per_s']:.2f} without, of {with_it['requests'] / result.span_s:.2f} that came."
+    )
+    return {"scale": options.scale, "times_by": result.case.speeds.origin, **found}
+
+
+def _run_figures(summary: Summary, span_s: float) -> Figures:
     return {
-        str(played.asked): {
-            "requests": played.digest.summary.requests,
-            "attainment": played.digest.summary.attainment,
-            "ttft_s": played.digest.summary.ttft_s,
-            "device_hours": played.digest.summary.device_hours,
-            "answered": {one.name: one.requests for one in played.digest.summary.served},
-        }
-        for played in result.runs
+        "requests": summary.requests,
+        "attainment": summary.attainment,
+        "in_time_per_s": summary.attainment * summary.requests / span_s,
+        "ttft_s": summary.ttft_s,
+        "device_hours": summary.device_hours,
+        "answered": {one.name: one.requests for one in summary.served},
     }
 
 

@@ -20,12 +20,12 @@ TITLES = {
     "compress": "2 of 5. Compress: how much smaller does it get, and what does it lose?",
     "serve": "3 of 5. Serve: the model, and its smaller form as a variant",
     "prompts": "4 of 5. Prompts: how fast are the answers?",
-    "simulate": "5 of 5. Simulate: what if twice as many came?",
+    "simulate": "5 of 5. Simulate: what if twice as many came as the model can bear?",
 }
 TEXTS = {
     "plan": "Only the shapes of the tensors are read. Times follow from what each device can do: this machine, and one "
     "rented GPU; the model as it is, and with 8-bit weights. 500 requests come each second, and are promised a first "
-    "token within 2 s and one each 150 ms after that.",
+    "token within 2 s and two each second after that.",
     "compress": "Weights and activations are rounded to 8 bits. vLLM loads the result in a fresh process, and it is "
     "believed only if vLLM computes what the compressor computed. Then parent and artefact are measured in vLLM, in "
     "turns. This is the longest step: minutes the first time, seconds after that, since what is finished is kept.",
@@ -33,17 +33,19 @@ TEXTS = {
     "before its numbers were checked. Clients ask for smollm2; a header of the answer names the variant that gave it.",
     "prompts": "24 requests over HTTP, 8 at a time: each of 12 questions once as it is, and once with the header "
     "x-headrace-prefer: cost. The model itself answers the former, but while it is overloaded the variant does.",
-    "simulate": "The prompts just sent are the trace: repeated for 5 minutes, with twice as many requests, through the "
-    "same fleet on a virtual clock. `headrace` is the fleet as it is; `alone` is the model without its variant, and so "
+    "simulate": "The prompts just sent are the trace: repeated for 5 minutes, with twice the requests that the model "
+    "alone can answer within what was promised, through the same fleet on a virtual clock, whose engines take as long "
+    "for a step as they just did. `headrace` is the fleet as it is; `alone` is the model without its variant, and so "
     "without that engine.",
 }
 COMMANDS = {
     "plan": "headrace plan smollm2 --gpu auto --gpu l4 --quantization w8a8 --context 2048 --rate 500 --in 64 --out 48 "
-    "--ttft 2 --tpot 0.15",
+    "--ttft 2 --tpot 0.5",
     "compress": "headrace compress {recipe} --out {artefacts}",
     "serve": "headrace serve {fleet}",
     "prompts": "headrace chat smollm2, or any OpenAI client",
-    "simulate": "headrace simulate --trace {trace} --fleet {fleet} --policy headrace,alone --scale 2 --tile 300",
+    "simulate": "headrace simulate --trace {trace} --fleet {fleet} --steps {steps} --policy headrace,alone "
+    "--scale {scale} --tile 300",
 }
 
 
@@ -60,19 +62,24 @@ class Telling:
         """What will happen."""
         self.steps.console.print(Text(f"{HELLO} What it makes lies in {self.folder.path}."))
 
-    def heading(self, name: str) -> None:
-        """What a step is for, and how its user would do it."""
+    def heading(self, name: str, **found: str) -> None:
+        """What a step is for, and how its user would do it, with what an earlier step found."""
         folder = self.folder
         command = COMMANDS[name].format(
-            recipe=folder.recipe, artefacts=folder.artefacts, fleet=folder.fleet, trace=folder.trace
+            recipe=folder.recipe,
+            artefacts=folder.artefacts,
+            fleet=folder.fleet,
+            trace=folder.trace,
+            steps=folder.steps,
+            **found,
         )
         self.steps.console.print(Text(f"\n{TITLES[name]}", "bold"))
         self.steps.console.print(Text(TEXTS[name]))
         self.steps.say(f"  by hand: {command}\n")
 
-    def step(self, name: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def step(self, name: str, do: Callable[[], dict[str, Any]], **found: str) -> dict[str, Any]:
         """A step from its heading to its figures, which are kept and returned."""
-        self.heading(name)
+        self.heading(name, **found)
         begun_s = monotonic()
         found = do()
         self.keep(name, {"took_s": monotonic() - begun_s, **found})

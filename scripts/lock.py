@@ -22,6 +22,7 @@ CHOSEN = (
     "datasets==5.0.1",
     "pyarrow<=24",
     "lm-eval==0.4.13",
+    "trl==1.16.0",
     "pip",
 )
 # On GPUs torch demands its own versions of these, which the CPU variant's solution does not know.

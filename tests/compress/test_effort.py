@@ -13,6 +13,7 @@ from compress.shape import Shape
 from tests.compress.decoders import decoder, decoders
 
 STEP: TypeAdapter[Step] = TypeAdapter(Step)
+ROUND = {"do": "quantize", "scheme": "w8a8"}
 STEPS = [
     {"do": "drop_layers", "layers": 1},
     {"do": "narrow_ffn", "share": 0.5},
@@ -22,7 +23,8 @@ STEPS = [
     {"do": "mask", "by": "wanda"},
     {"do": "mask", "by": "sparsegpt"},
     {"do": "distil", "steps": 2},
-    {"do": "quantize", "scheme": "w8a8"},
+    {"do": "distil", "steps": 2, "on_policy": {"new_tokens": 16}},
+    ROUND,
     {"do": "quantize", "scheme": "w8a8", "smooth": 0.5},
     {"do": "quantize", "scheme": "w8a8", "by": "gptq"},
     {"do": "quantize", "scheme": "w4a16", "by": "awq"},
@@ -93,7 +95,7 @@ def test_recovery_needs_the_optimizer_in_memory() -> None:
 
 
 def test_rounding_to_the_nearest_asks_no_text() -> None:
-    assert of(STEPS[7], blocks=1) == of(STEPS[7], blocks=100)
+    assert of(ROUND, blocks=1) == of(ROUND, blocks=100)
 
 
 @settings(max_examples=25)

@@ -61,6 +61,25 @@ def test_every_example_is_a_recipe_and_no_two_are_the_same() -> None:
             recipe({"do": "mask", "by": "wanda"}, NARROW, {"do": "distil"}),
             ("distil must not follow mask: training would fill the zeros",),
         ),
+        (
+            recipe({"do": "distil", "on_policy": {}, "workers": 2}),
+            ("on_policy trains on one worker, got workers: 2",),
+        ),
+        (
+            recipe({"do": "distil", "on_policy": {}, "top_k": 8}),
+            ("top_k goes without on_policy, where the source tells all tokens, got 8",),
+        ),
+        (
+            recipe({"do": "distil", "on_policy": {"prompt_tokens": 600}}),
+            ("on_policy.prompt_tokens must be at most text.tokens (512), got 600",),
+        ),
+        (
+            recipe({"do": "distil", "on_policy": {"new_token": 8}}),
+            ("steps[0].on_policy.new_token: unknown field, did you mean new_tokens?",),
+        ),
+        (recipe({"do": "distil", "on_policy": {"new_tokens": 0}}), ("steps[0].on_policy.new_tokens", "got 0")),
+        (recipe({"do": "distil", "on_policy": True}), ("steps[0].on_policy", "got True")),
+        (recipe({"do": "distil", "on_policy": {"new_tokens": 8}}), ()),
         (recipe(NARROW, {"do": "distil"}, ROUND), ()),
         (recipe({"do": "distil", "student": {"layers": 3}}), ()),
         (recipe(speed={"rounds": 2}), ("speed.rounds", "greater than or equal to 5", "got 2")),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from autoscaling import StepCosts
+from cluster.step_work import Chunk
 from headrace.failure import Failure
 from headrace.simulate import Result, simulated
 from headrace.simulate_asked import Asked, Options, check
@@ -16,6 +18,7 @@ from headrace.simulate_page import page
 from headrace.simulate_runs import Job, played
 from headrace.simulate_table import show
 from headrace.simulate_words import COLUMNS
+from headrace.step_file import to_json as to_steps
 from simulation.outcome import Digest
 from tests.headrace.plan_models import LLAMA_8B, SMALL, checkpoint
 
@@ -128,6 +131,42 @@ def test_a_fleet_with_a_variant_is_played_with_and_without_it(options: Options, 
     show(result, console)
     assert "by small (0.8); quality 0." in console.export_text()
     assert "by small (0.8)" in page(result)
+
+
+def test_steps_that_were_measured_go_before_the_cost_model(options: Options, tmp_path: Path) -> None:
+    costs = StepCosts(step_s=0.03, sequence_s=0.001, prompt_token_s=0.0001)
+    (tmp_path / "steps.json").write_text(to_steps({"chat": costs}))
+    result = simulated(replace(options, steps=str(tmp_path / "steps.json")), Console(quiet=True))
+    step = result.case.setup.step
+    chunks = [Chunk(new_tokens=1, context_tokens=500, count=4), Chunk(new_tokens=300, context_tokens=0)]
+    assert step(chunks) == pytest.approx(0.03 + 4 * 0.001 + 300 * 0.0001)
+    assert result.runs[0].digest.summary.token_s["p50"] > 0.03
+    assert json.loads(to_json(result))["times_by"] == f"measured steps, {tmp_path / 'steps.json'}"
+    assert not any("not measured" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "no such file"),
+        ("steps", "should hold"),
+        ("[]", "should hold"),
+        ('{"chat": {"step_s": 1}}', "should hold"),
+        ('{"chat": {"step_s": -1, "sequence_s": 0, "prompt_token_s": 0}}', "costs must be seconds >= 0"),
+        (
+            '{"other": {"step_s": 1, "sequence_s": 0, "prompt_token_s": 0}}',
+            "--steps: should tell of chat, tells of other",
+        ),
+    ],
+)
+def test_a_file_of_steps_that_makes_no_sense_is_one_line(
+    options: Options, tmp_path: Path, text: str | None, complaint: str
+) -> None:
+    if text is not None:
+        (tmp_path / "steps.json").write_text(text)
+    with pytest.raises(Failure, match=complaint) as failure:
+        simulated(replace(options, steps=str(tmp_path / "steps.json")), Console(quiet=True))
+    assert failure.value.exit_code == 2
 
 
 def test_a_variant_of_unknown_quality_is_refused(options: Options, tmp_path: Path) -> None:

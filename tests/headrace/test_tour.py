@@ -7,16 +7,18 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from autoscaling import StepCosts
 from compress import recipe as recipes
 from deployments import fleet as fleets
 from deployments import yaml_text
-from headrace import plan, simulate, tour_files, tour_prompts, tour_steps
+from headrace import plan, simulate, step_file, tour_files, tour_load, tour_prompts, tour_steps
 from headrace.ask import Answer, AnswerFailed
 from headrace.cli import app
 from headrace.failure import Failure
@@ -124,7 +126,7 @@ def test_each_step_has_a_heading_plain_lines_and_the_command_that_does_the_same(
     told = Telling(TourFolder(tmp_path), Steps(Console(file=output, width=100)))
     assert tuple(TITLES) == tuple(TEXTS) == tuple(COMMANDS) == STEPS
     for name in STEPS:
-        told.heading(name)
+        told.heading(name, scale="2")
     assert output.getvalue().count("  by hand: headrace ") == len(STEPS)
     assert str(tmp_path / "fleet.yaml") in output.getvalue()
 
@@ -147,12 +149,12 @@ def test_the_commands_that_are_named_do_what_the_steps_do(monkeypatch: pytest.Mo
     monkeypatch.setattr(plan, "command", lambda options, **_: asked.append(options))
     monkeypatch.setattr(simulate, "command", lambda options, **_: asked.append(options))
     for name in ("plan", "simulate"):
-        words = shlex.split(COMMANDS[name].format(trace="trace.csv", fleet="fleet.yaml"))
+        words = shlex.split(COMMANDS[name].format(trace="trace.csv", fleet="fleet.yaml", steps="s.json", scale="2.5"))
         app(words[1:], standalone_mode=False)
     planned, simulated = asked
     assert planned == tour_steps.PLAN
     assert isinstance(simulated, SimulateOptions)
-    assert (simulated.scale, simulated.tile) == (tour_steps.LOAD, tour_steps.LASTS_S)
+    assert (simulated.scale, simulated.tile, simulated.steps) == (2.5, tour_steps.LASTS_S, "s.json")
     assert simulated.startup == tour_steps.STARTUP_S
 
 
@@ -185,6 +187,64 @@ def test_medians_and_the_longest_are_of_the_answers() -> None:
     found = tour_prompts.figures([Prompt(question="", headers={}, sent_s=0.0, answer=one) for one in answers], 10.0)
     assert (found.tokens, found.tokens_per_s) == (9, 0.9)
     assert (found.ttft_p50_s, found.ttft_most_s, found.token_p50_s) == (2, 6, 0.75)
+
+
+def test_what_steps_cost_is_found_from_what_clients_saw() -> None:
+    """Answers of an engine whose costs are known, one after the other and four at once."""
+    known = StepCosts(step_s=0.04, sequence_s=0.01, prompt_token_s=0.001)
+    first_s = known.step_s + known.sequence_s + known.prompt_token_s * 40
+    alone = _prompt(0.0, first_s, first_s + 23 * (known.step_s + known.sequence_s), tokens=24)
+    together = [_prompt(0.0, 0.2, 0.2 + 30 * (known.step_s + count * known.sequence_s), tokens=31) for count in [4] * 4]
+    found = tour_load.costs([alone], together)
+    assert found is not None
+    assert found.step_s == pytest.approx(known.step_s, rel=0.02)
+    assert found.sequence_s == pytest.approx(known.sequence_s, rel=0.02)
+    assert found.prompt_token_s == pytest.approx(known.prompt_token_s, rel=0.02)
+
+
+def test_prompts_that_are_read_meanwhile_are_not_taken_for_slow_answers() -> None:
+    known = StepCosts(step_s=0.04, sequence_s=0.01, prompt_token_s=0.001)
+    reading_s = known.prompt_token_s * 40
+    long = _prompt(0.0, 0.1, 0.1 + 60 * (known.step_s + 2 * known.sequence_s) + 3 * reading_s, tokens=61)
+    others = [_prompt(at_s, at_s + 0.1, at_s + 0.1 + 1.2, tokens=21) for at_s in (0.05, 1.3, 2.55)]
+    found = tour_load.costs([], [long, *others])
+    assert found is not None
+    assert found.step_s + 2 * found.sequence_s == pytest.approx(0.06, rel=0.1)
+
+
+def test_no_answer_of_more_than_a_token_tells_no_costs() -> None:
+    assert tour_load.costs([], [_prompt(0.0, 0.1, 0.1, tokens=1)]) is None
+    assert tour_load.costs([], []) is None
+
+
+def test_the_load_is_twice_what_the_model_alone_bears_and_its_variant_makes_the_difference(tmp_path: Path) -> None:
+    folder = _served_folder(tmp_path)
+    load = tour_steps.simulation(folder)
+    output = io.StringIO()
+    found = tour_steps.simulated(load, Console(file=output, width=140))
+    # Eight answers of 40 tokens at once, in steps of 120 ms and eight prompts read meanwhile: 1.6 requests a second.
+    assert found["headrace"]["requests"] / tour_steps.LASTS_S == pytest.approx(3.2, rel=0.15)
+    assert found["headrace"]["in_time_per_s"] > 1.5 * found["alone"]["in_time_per_s"]
+    assert found["headrace"]["answered"]["w8a8"] > 0
+    assert "measured steps" in found["times_by"]
+    assert "requests a second with the variant" in output.getvalue()
+
+
+def _served_folder(tmp_path: Path) -> TourFolder:
+    """As a tour leaves it before its last step."""
+    folder, model = TourFolder(tmp_path), checkpoint(tmp_path / "small", SMALL | TWO_HEADS)
+    text = tour_files.fleet(model, "w8a8", 8001).replace("source: smollm2", f"source: {model}")
+    folder.write(folder.fleet, text.replace("- name: w8a8", "- name: w8a8\n        quality: 0.97"))
+    folder.write(folder.trace, tour_files.trace([(number / 2, 40, 40) for number in range(24)]))
+    costs = StepCosts(step_s=0.04, sequence_s=0.01, prompt_token_s=0.0005)
+    folder.write(folder.steps, step_file.to_json({"smollm2": costs, "smollm2-w8a8": replace(costs, step_s=0.02)}))
+    return folder
+
+
+def _prompt(sent_s: float, first_s: float, last_s: float, *, tokens: int) -> Prompt:
+    """One whose times are by the batch's clock."""
+    answer = Answer(first_s=first_s - sent_s, last_s=last_s - sent_s, tokens=tokens, prompt_tokens=40)
+    return Prompt(question="", headers={}, sent_s=sent_s, answer=answer)
 
 
 def _interrupted() -> dict[str, object]:
