@@ -56,7 +56,7 @@ class KeyRing:
         """These keys are in the store now, those that work no longer among them."""
         self._known = stored is not None
         self._anybody = (not self._tenants and self._known and not stored) if self._lets_in is None else self._lets_in
-        self._revoked = frozenset(key.id for key in stored or () if key.revoked_s is not None)
+        self._stored = {key.id: key for key in stored or ()}
         holders = chain(self._of_file(), (self._of_store(key) for key in stored or () if key.revoked_s is None))
         self._by_start: dict[str, list[tuple[str, Holder]]] = {}
         for key_hash, holder in holders:
@@ -84,11 +84,14 @@ class KeyRing:
         if not tenant:
             return None
         opens = None if models is None else frozenset(models)
-        return Holder(tenant=self._tenants.get(tenant) or Tenant(name=tenant), key=key, models=opens)
+        known = self._stored.get(key)
+        limits, account = (known.limits, _account(known)) if known is not None else ((), "")
+        asker = self._tenants.get(tenant) or Tenant(name=tenant)
+        return Holder(tenant=asker, key=key, models=opens, limits=limits, account=account)
 
     def revoked(self, key: str) -> bool:
         """Whether its owner ended a key of the store: not that it expired, nor that it was replaced."""
-        return key in self._revoked
+        return key in self._stored and self._stored[key].revoked_s is not None
 
     def _find(self, key: bytes) -> Holder | None:
         digest, found = sha256(key).hexdigest(), None
@@ -105,11 +108,19 @@ class KeyRing:
     def _of_store(self, key: ApiKey) -> tuple[str, Holder]:
         tenant = self._tenants.get(key.tenant) or Tenant(name=key.tenant)
         models = None if key.models is None else frozenset(key.models)
-        # No tenant's name has a blank in it.
-        account = f"key {key.account or key.id}"
         return key.hash, Holder(
-            tenant=tenant, key=key.id, models=models, expires_s=key.expires_s, limits=key.limits, account=account
+            tenant=tenant,
+            key=key.id,
+            models=models,
+            expires_s=key.expires_s,
+            limits=key.limits,
+            account=_account(key),
         )
+
+
+def _account(key: ApiKey) -> str:
+    """No tenant's name has a blank in it."""
+    return f"key {key.account or key.id}"
 
 
 def _key(headers: Headers) -> bytes | None:

@@ -1,12 +1,14 @@
 """Do keys of the file and of the store open what they should, and nobody else's anything?"""
 
 import asyncio
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, time
 
 import pytest
 
+import routing
 from deployments import key_watch, stored_keys
 from deployments.api_key import ApiKey, new_key
 from deployments.fleet import RouterSettings, Tenant, sqlite_url
@@ -49,6 +51,17 @@ def test_keys_of_file_and_store_name_their_tenants_with_the_file_s_terms() -> No
     assert (holder.tenant, holder.key, holder.models) == (Tenant(name="gamma"), stranger[1].id, {"tiny"})
     assert refused(ring, bearer(known[0][:-1])) == (401, "invalid_api_key")
     assert refused(ring, []) == (401, "invalid_api_key")
+
+
+def test_what_a_key_asked_for_earlier_has_the_key_s_own_limits_too() -> None:
+    limit = routing.Limit(unit="tokens", amount=100)
+    text, key = made("gamma", models=("tiny",), limits=(limit,))
+    ring = KeyRing([ALPHA], stored=[key])
+    assert ring.holder("gamma", key.id, ["tiny"]) == ring.identify(bearer(text))
+    ring.hear([replace(key, revoked_s=time())])
+    later = ring.holder("gamma", key.id, ["tiny"])
+    assert later is not None
+    assert later.limits == (limit,), "it doesn't get rid of them by its end"
 
 
 def test_revoked_and_expired_keys_open_nothing_and_keep_the_door_closed() -> None:
