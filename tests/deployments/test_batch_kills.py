@@ -23,6 +23,7 @@ from tests.deployments.http_served import CHAT, MODEL
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 async def test_of_two_routers_the_other_goes_on_where_one_is_killed(
     tokenizer_folder: Path, tmp_path: Path, url: str
 ) -> None:

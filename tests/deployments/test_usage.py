@@ -252,6 +252,7 @@ def counted(url: str) -> Counter[str]:
     return Counter({f"{one.tenant} {name}": getattr(one, name) for one in usage for name in stored_usage.AMOUNTS})
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_after_a_kill_everything_that_was_answered_is_counted_exactly(
     tokenizer_folder: Path, tmp_path: Path
@@ -274,6 +275,7 @@ async def test_after_a_kill_everything_that_was_answered_is_counted_exactly(
         assert now["beta gpu_s"] == pytest.approx(5 * STEP_GPU_S * total // 3)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_kill_in_the_midst_of_answers_loses_none_that_ended(tokenizer_folder: Path, tmp_path: Path) -> None:
     url, sent = sqlite_url(tmp_path / "store.sqlite"), 120
@@ -291,6 +293,7 @@ async def test_a_kill_in_the_midst_of_answers_loses_none_that_ended(tokenizer_fo
     assert ended <= counted(url)["alpha requests"] <= sent
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_of_two_routers_on_one_store_each_adds_its_own(tokenizer_folder: Path, url: str) -> None:
     with usage_server(tokenizer_folder, url) as one, usage_server(tokenizer_folder, url) as other:

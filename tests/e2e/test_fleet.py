@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import grpc
 import httpx
 import openai
 import psutil
@@ -131,10 +132,16 @@ def test_tensor_parallel_two_says_the_same_as_one(fleet: Running) -> None:
 
 
 def test_all_of_its_ports_are_of_this_machine_and_only_the_router_s_answers_questions(fleet: Running) -> None:
-    """Engines have no HTTP port, of vLLM's or of Serve's; what else listens knows no such question."""
+    """Engines have no HTTP port, of vLLM's or of Serve's; what else listens knows no such question.
+
+    But for one port of each replica that Serve opens to all: it asks for Ray's token before it reads anything.
+    """
     ports = fleet.listening()
     assert len(ports) > 5
-    assert {address.removeprefix("::ffff:") for address, _ in ports} == {"127.0.0.1"}
+    opened = {port for address, port in ports if address.removeprefix("::ffff:") != "127.0.0.1"}
+    replicas = fleet.fleet.processes("ServeReplica:headrace:")
+    assert len(opened) <= len(replicas)
+    assert {_refuses_a_call(port) for port in opened} <= {grpc.StatusCode.UNAUTHENTICATED}
     with ThreadPoolExecutor(max_workers=32) as threads:
         answered = list(threads.map(_answers_questions, sorted(ports)))
     assert [port for port in answered if port] == [fleet.fleet.port]
@@ -172,6 +179,14 @@ def _answers_questions(where: tuple[str, int]) -> int:
     except httpx.TransportError:
         return 0
     return where[1] if answer.status_code == 200 else 0
+
+
+def _refuses_a_call(port: int) -> grpc.StatusCode:
+    """What Serve's own port of a replica says to who has no token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
+        return refused.value.code()  # type: ignore[attr-defined]
 
 
 def _workers(fleet: Running, model: str) -> int:

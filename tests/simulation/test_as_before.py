@@ -56,8 +56,8 @@ def run(*, prefixes: bool, failure_s: float, kv_blocks: int) -> Run:
     ("prefixes", "failure_s", "kv_blocks", "first_s", "last_s", "queued", "found", "failures"),
     [
         (False, float("inf"), 4_096, 0.0928299494800, 4.58232554208, 0, 0, 0),
-        (True, 200.0, 4_096, 0.140927397960, 5.03234354305, 227, 1_147_584, 5),
-        (True, float("inf"), 700, 15.3028013851664, 18.9738183709164, 59_086, 398_080, 0),
+        (True, 200.0, 4_096, 0.1359975520560, 5.00831240119, 191, 1_149_696, 5),
+        (True, float("inf"), 700, 15.0967593618863, 18.8131088378113, 57_985, 420_160, 0),
     ],
     ids=["plain", "prefixes and failures", "preemptions"],
 )
