@@ -19,6 +19,19 @@ OBJECT_STORE_BYTES = 200 * 1000 * 1000
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "RAY_JOB_ID")
 """Variables that would tie this Ray to another one."""
 
+DEFAULTS = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Ray's own default of 0.1 s is missed on a busy machine.
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",
+    # Ray's own are 0.1 s, 0.1 s and 1 s: what processes of a fleet do that nobody asks is mostly that.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+    "RAY_task_events_report_interval_ms": "10000",
+}
+"""Of every Ray process, wherever it runs."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ports:
@@ -60,19 +73,8 @@ def write_token(path: Path) -> None:
 def environment(base: dict[str, str], *, run_id: str, token: Path, ports: Ports) -> dict[str, str]:
     """The environment of Ray and of everything it starts; what the user has set for vLLM stays."""
     chosen = {name: value for name, value in base.items() if name not in FOREIGN}
-    defaults = {
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # Ray's own default of 0.1 s is missed on a busy machine.
-        "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",
-        # Ray's own are 0.1 s, 0.1 s and 1 s: what processes of a fleet do that nobody asks is mostly that.
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
-        "RAY_task_events_report_interval_ms": "10000",
-    }
     return (
-        defaults
+        DEFAULTS
         | chosen
         | {
             MARK: run_id,

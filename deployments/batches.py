@@ -11,6 +11,7 @@ from deployments import stored_batches, stored_files
 from deployments.batch import WINDOW_S, Batch
 from deployments.batch_run import BatchRun, Surroundings
 from deployments.fleet import Deadlines, RouterSettings
+from deployments.looks import go_on_looking
 from deployments.store import StoreError
 from deployments.stored_batches import LeaseLost
 
@@ -50,20 +51,7 @@ class Batches:
 
     def begin(self) -> None:
         """Looks for batches from now on."""
-        self._looking = asyncio.ensure_future(self._go_on())
-
-    async def _go_on(self) -> None:
-        """Says a failure once."""
-        said = ""
-        while True:
-            try:
-                await self._look()
-                said = ""
-            except Exception as error:
-                if (failed := f"batches wait: {type(error).__name__}: {error}") != said:
-                    self._around.log(failed)
-                    said = failed
-            await asyncio.sleep(self._look_s)
+        self._looking = asyncio.ensure_future(go_on_looking(self._look, self._look_s, _failed, self._around.log))
 
     def drain(self) -> None:
         """Begins nothing more: what is in flight goes on."""
@@ -128,3 +116,7 @@ class Batches:
             await store.ask(stored_files.forget, name)
         while await store.ask(stored_batches.forget_lines):
             pass
+
+
+def _failed(error: Exception) -> str:
+    return f"batches wait: {type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from autoscaling import START, Cursor, Entry
 from deployments.late_store import LateStore
+from deployments.looks import go_on_looking
 
 LOOK_S = 5.0
 """Seconds between two looks into the journal."""
@@ -30,18 +31,19 @@ async def watch(
     ask: Ask, keep: Keep | None, tell: Callable[[Sequence[Entry]], None], log: Callable[[str], None]
 ) -> None:
     """Goes on until it is cancelled. `keep` may block, and is None where nothing is stored. Says a failure once."""
-    cursor, unstored, said = START, deque[Entry](maxlen=UNSTORED), ""
-    while True:
-        try:
-            cursor, fresh = await asyncio.wait_for(ask(cursor), ANSWER_S)
-            tell(fresh)
-            unstored.extend(fresh)
-            if keep is not None and unstored:
-                await asyncio.to_thread(keep, list(unstored))
-            unstored.clear()
-            said = ""
-        except Exception as error:
-            if (failed := f"scale decisions are not stored now: {type(error).__name__}: {error}") != said:
-                log(failed)
-                said = failed
-        await asyncio.sleep(LOOK_S)
+    cursor, unstored = START, deque[Entry](maxlen=UNSTORED)
+
+    async def look() -> None:
+        nonlocal cursor
+        cursor, fresh = await asyncio.wait_for(ask(cursor), ANSWER_S)
+        tell(fresh)
+        unstored.extend(fresh)
+        if keep is not None and unstored:
+            await asyncio.to_thread(keep, list(unstored))
+        unstored.clear()
+
+    await go_on_looking(look, LOOK_S, _failed, log)
+
+
+def _failed(error: Exception) -> str:
+    return f"scale decisions are not stored now: {type(error).__name__}: {error}"

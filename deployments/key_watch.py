@@ -6,9 +6,11 @@ read stays as it was last known.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from deployments.api_key import ApiKey
 from deployments.late_store import LateStore
+from deployments.looks import go_on_looking
 
 LOOK_S = 2.0
 """Seconds between two looks."""
@@ -49,16 +51,8 @@ async def begin(watch: KeyWatch, tell: Tell, log: Callable[[str], None]) -> None
 
 async def go_on(watch: KeyWatch, tell: Tell, log: Callable[[str], None]) -> None:
     """Looks until it is cancelled. Says a failure once."""
-    said = ""
-    while True:
-        await asyncio.sleep(LOOK_S)
-        try:
-            await _look(watch, tell)
-            said = ""
-        except Exception as error:
-            if (failed := _unread(error)) != said:
-                log(failed)
-                said = failed
+    await asyncio.sleep(LOOK_S)
+    await go_on_looking(partial(_look, watch, tell), LOOK_S, _unread, log)
 
 
 async def _look(watch: KeyWatch, tell: Tell) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deployments.fleet import SQLITE
 from deployments.late_store import LateStore
+from deployments.looks import go_on_looking
 from deployments.usage_journal import SUFFIX, UsageJournal, left_behind
 from deployments.usage_line import Line
 
@@ -55,16 +56,8 @@ class UsageKeeper:
 
     async def go_on(self) -> None:
         """Looks until it is cancelled. Says a failure once."""
-        said = ""
-        while True:
-            await asyncio.sleep(EVERY_S)
-            try:
-                await self._look()
-                said = ""
-            except Exception as error:
-                if (failed := f"usage waits in {self._folder}: {type(error).__name__}: {error}") != said:
-                    self._log(failed)
-                    said = failed
+        await asyncio.sleep(EVERY_S)
+        await go_on_looking(self._look, EVERY_S, self._failed, self._log)
 
     async def close(self) -> None:
         """Takes over the last lines, or leaves them to the next router."""
@@ -73,6 +66,9 @@ class UsageKeeper:
             await asyncio.to_thread(self._take_over, None, list(self._full))
         except Exception as error:
             self._log(f"the next router takes over usage from {self._folder}: {type(error).__name__}: {error}")
+
+    def _failed(self, error: Exception) -> str:
+        return f"usage waits in {self._folder}: {type(error).__name__}: {error}"
 
     async def _look(self) -> None:
         if self._journal.full:

@@ -22,12 +22,11 @@ from deployments.declare import engines_at_most
 from deployments.served_model import Model, Replicas
 from headrace.checks import check_hardware
 from headrace.failure import Failure, bad_input
-from headrace.fetching import FetchError, resolve
-from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
 from headrace.folders import state_folder
 from headrace.model_source import chosen
 from headrace.serve import fleet_for
+from headrace.source_folder import source_folder
 from headrace.steps import Steps
 from headrace.traffic_check import TrafficCheck
 from headrace.whole_file import write_whole
@@ -104,11 +103,7 @@ def _calibrated(model: Model, device: Device, sharers: int, check: bool, steps: 
 
 def _fetched(model: Model, steps: Steps) -> Model:
     """One replica of a model, with its source as a local folder."""
-    try:
-        with shown_on(steps.console) as progress:
-            folder = resolve(model.source, progress=progress)
-    except FetchError as error:
-        raise Failure(f"{model.name}: {error}") from None
+    folder = source_folder(model.source, steps, about=f"{model.name}: ")
     return model.model_copy(update={"source": str(folder.absolute()), "replicas": Replicas()})
 
 

@@ -17,12 +17,12 @@ from compress.recipe import Recipe
 from deployments.file_errors import FileError
 from headrace import recipes
 from headrace.failure import Failure, bad_input
-from headrace.fetching import FetchError, cache_folder, resolve
-from headrace.fetching.progress import shown_on
+from headrace.fetching import cache_folder
 from headrace.folders import artefacts_folder
 from headrace.report_files import write_page
 from headrace.report_numbers import size
 from headrace.report_words import headline
+from headrace.source_folder import source_folder
 from headrace.steps import Steps
 from headrace.task_ray import task_ray
 
@@ -85,12 +85,12 @@ def _out(given: str | None) -> Path:
 def _looked_ahead(what: list[str], goal: str | None, here: Machine, steps: Steps) -> list[Job]:
     """Every recipe with its preflight, which is shown. Raises Failure when one of them can't work."""
     jobs, problems = [], []
-    parents = {what[0]: fetched(what[0], steps)} if goal else {}
+    parents = {what[0]: source_folder(what[0], steps)} if goal else {}
     for recipe in recipes.meant(what, goal, _layers(parents.get(what[0]))):
         if any(recipe.name == job.recipe.name for job in jobs):
             problems.append(f"{recipe.name}: two recipes have this name")
         if recipe.source not in parents:
-            parents[recipe.source] = fetched(recipe.source, steps)
+            parents[recipe.source] = source_folder(recipe.source, steps)
         parent = parents[recipe.source]
         try:
             foreseen = preflight(recipe, parent, here)
@@ -102,15 +102,6 @@ def _looked_ahead(what: list[str], goal: str | None, here: Machine, steps: Steps
     if problems:
         raise bad_input("\n".join(problems))
     return jobs
-
-
-def fetched(source: str, steps: Steps) -> Path:
-    """The checkpoint that a recipe begins with. Raises Failure."""
-    try:
-        with shown_on(steps.console) as progress:
-            return resolve(source, progress=progress)
-    except FetchError as error:
-        raise Failure(str(error)) from None
 
 
 def _layers(parent: Path | None) -> int | None:

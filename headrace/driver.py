@@ -20,13 +20,12 @@ from headrace import ask, diagnosis, leftovers
 from headrace.checks import check_hardware, check_port
 from headrace.door import asks_for_keys, check_open
 from headrace.failure import Failure
-from headrace.fetching import FetchError, resolve
-from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
 from headrace.folders import run_folder, runs_folder
 from headrace.interrupts import signals_interrupt
 from headrace.local_ray import Live, local_ray
 from headrace.serve_rest import ServeRefused
+from headrace.source_folder import source_folder
 from headrace.steps import Steps, Update
 from headrace.stores import stored
 from headrace.variant_quality import judged
@@ -109,11 +108,7 @@ def fetched(fleet: Fleet, steps: Steps) -> Fleet:
     """The fleet with each source as a folder of this machine, and the quality of each variant. Raises Failure."""
 
     def source(engine: Model) -> dict[str, str]:
-        try:
-            with shown_on(steps.console) as progress:
-                folder = resolve(engine.source, progress=progress)
-        except FetchError as error:
-            raise Failure(f"{engine.name}: {error}") from None
+        folder = source_folder(engine.source, steps, about=f"{engine.name}: ")
         steps.say(f"✓ {engine.name} is here: {folder}")
         return {"source": str(folder.absolute())}
 

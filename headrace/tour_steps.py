@@ -34,6 +34,7 @@ from headrace.failure import Failure, bad_input
 from headrace.local_ray import Live
 from headrace.plan_words import best, name, number, replicas, time
 from headrace.report_words import headline
+from headrace.source_folder import source_folder
 from headrace.steps import Steps
 from headrace.tour_files import MODEL, TourFolder, recipe, trace
 from headrace.tour_prompts import Prompt
@@ -81,7 +82,7 @@ def planned(console: Console) -> Figures:
 
 def compressed(folder: TourFolder, here: Machine, steps: Steps) -> Figures:
     """Makes the artefact, measures it in vLLM and tells its report. Raises Failure."""
-    made = job(compress.fetched(MODEL, steps), folder, here)
+    made = job(source_folder(MODEL, steps), folder, here)
     steps.say(compress.foresight(made.recipe, made.foreseen))
     compress.make([made], here, folder.artefacts, steps)
     report = load(folder.artefact)

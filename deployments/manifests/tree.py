@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from cluster.launch import DEFAULTS
 from deployments.fleet import Fleet
 from deployments.manifests import alerts, compress_job, dashboard, policies, service
 from deployments.manifests.groups import needed, worker_groups
@@ -27,15 +28,9 @@ KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
 VARIABLES = {
     "HEADRACE_CACHE": CACHE,
     "HEADRACE_ARTEFACTS": f"{CACHE}/artefacts",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
-    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",
-    "RAY_task_events_report_interval_ms": "10000",
+    **DEFAULTS,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
 }
 """The environment of every Ray process: that of a local run."""
 

@@ -14,9 +14,8 @@ from deployments.fleet import Fleet, Model
 from deployments.served_model import Replicas
 from headrace.checks import check_hardware
 from headrace.failure import Failure, bad_input
-from headrace.fetching import FetchError, resolve
-from headrace.fetching.progress import shown_on
 from headrace.fitting import settled
+from headrace.source_folder import source_folder
 from headrace.steps import Steps
 from headrace.task_ray import task_ray
 
@@ -39,7 +38,8 @@ class Place:
 def here(fleet: Fleet, engines: int | None, steps: Steps) -> Iterator[Place]:
     """This machine, by a Ray of its own. Raises Failure."""
     hardware = machine()
-    local = fleet.models[0].model_copy(update={"source": _fetched(fleet.models[0], steps), "variants": []})
+    source = str(source_folder(fleet.models[0].source, steps).absolute())
+    local = fleet.models[0].model_copy(update={"source": source, "variants": []})
     (model,) = settled(fleet.model_copy(update={"models": [local]}), hardware).models
     count = engines or (max(1, len(hardware.gpus) // model.ranks) if hardware.gpus else 1)
     model = model.model_copy(update={"replicas": Replicas(min=count, max=count)})
@@ -84,11 +84,3 @@ def _spread(model: Model, engines: int | None, nodes: list[dict[str, float]]) ->
         claims=None,
         actor=actor | {"scheduling_strategy": "SPREAD"},
     )
-
-
-def _fetched(model: Model, steps: Steps) -> str:
-    try:
-        with shown_on(steps.console) as progress:
-            return str(resolve(model.source, progress=progress).absolute())
-    except FetchError as error:
-        raise Failure(str(error)) from None
