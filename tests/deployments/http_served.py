@@ -160,8 +160,8 @@ async def serve(
             each.close()
         for engine in (*replicas, *(engine for _, engine in variants.values())):
             engine.close()
-        # pyzmq's authenticator takes its descriptor off the loop a turn after it was closed: by then another socket might
-        # have it, and would hear nothing more.
+        # pyzmq's authenticator takes its descriptor off the loop a turn after it was closed: by then another socket
+        # might have it, and would hear nothing more.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
