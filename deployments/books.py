@@ -17,7 +17,7 @@ from deployments.tolls import Tolls
 from deployments.usage_keeper import UsageKeeper, usage_folder
 
 if TYPE_CHECKING:
-    from deployments.batches import Batches
+    from deployments.batches.running import Batches
     from deployments.stored_routes import StoredRoutes
 
 Log = Callable[[str], None]
@@ -65,7 +65,7 @@ class Books:
         """
         if self._store is None or self._files is None:
             return None
-        from deployments.file_shelf import Shelf
+        from deployments.files.shelf import Shelf
         from deployments.stored_routes import stored
 
         told = (desks, metrics, settings, self.ring, self.journal, self.tolls, self._log)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from deployments.batch import ENDPOINTS, WINDOW
-from deployments.batch_state import Status
-from deployments.file_wire import BATCH, KEPT_S, OUTPUT
+from deployments.batches.batch import ENDPOINTS, WINDOW
+from deployments.batches.state import Status
+from deployments.files.wire import BATCH, KEPT_S, OUTPUT
 
 Schema = dict[str, Any]
 Named = Callable[[str], Schema]

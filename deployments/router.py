@@ -34,7 +34,7 @@ from deployments.router_metrics import RouterMetrics
 from deployments.variants import Served, Variants
 
 if TYPE_CHECKING:
-    from deployments.batches import Batches
+    from deployments.batches.running import Batches
     from deployments.stored_routes import StoredRoutes
 
 LOOK_S = 1.0

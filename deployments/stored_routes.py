@@ -4,18 +4,18 @@ from collections.abc import Callable
 from functools import partial
 
 from deployments.answering import answering
-from deployments.batch_routes import BatchRoutes
-from deployments.batch_run import Surroundings
-from deployments.batches import LEASE_S, LOOK_S, Batches, patient
+from deployments.batches.places import Places
+from deployments.batches.routes import BatchRoutes
+from deployments.batches.run import Surroundings
+from deployments.batches.running import LEASE_S, LOOK_S, Batches, patient
 from deployments.bill import Journal
 from deployments.desks import Desks
-from deployments.file_routes import FileRoutes
-from deployments.file_shelf import Shelf
+from deployments.files.routes import FileRoutes
+from deployments.files.shelf import Shelf
 from deployments.fleet import RouterSettings
 from deployments.in_process import Route
 from deployments.key_ring import KeyRing
 from deployments.late_store import LateStore
-from deployments.places import Places
 from deployments.router_metrics import RouterMetrics
 from deployments.tolls import Tolls
 

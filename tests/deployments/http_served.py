@@ -16,10 +16,10 @@ import openai
 import uvicorn
 
 from autoscaling import Targets
-from deployments.batches import Batches
+from deployments.batches.running import Batches
 from deployments.bill import Journal
 from deployments.desks import Desk
-from deployments.file_shelf import Shelf
+from deployments.files.shelf import Shelf
 from deployments.fleet import RouterSettings, Tenant
 from deployments.http_api import HttpApi
 from deployments.http_connection import Connection

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.batch_input import Input, WrongLine, read_line
-from deployments.batch_lines import answered
+from deployments.batches.input import Input, WrongLine, read_line
+from deployments.batches.line_texts import answered
 from deployments.in_process import Answer
 from tests.deployments.batch_files import chat, text_of
 from tests.deployments.http_served import CHAT

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.batch_state import FOLLOWS, OPEN, Status, before, ending, may_follow
+from deployments.batches.state import FOLLOWS, OPEN, Status, before, ending, may_follow
 
 
 @given(st.lists(st.sampled_from(Status), max_size=30))

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from deployments import line_verdict, stored_batches, stored_files
 from deployments.api_key import new_key
-from deployments.batch import Batch
+from deployments.batches import stored_batches, verdict
+from deployments.batches.batch import Batch
+from deployments.files import stored_files
+from deployments.files.stored_files import File
 from deployments.fleet import Tenant
 from deployments.key_ring import KeyRing
 from deployments.store import Store, StoreError
-from deployments.stored_files import File
 from tests.deployments.batch_files import answers, chat, ended, kept, lines_of, put, said, text_of
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import CHAT, MODEL, serve, until
@@ -74,14 +75,14 @@ async def test_a_store_that_is_away_for_a_while_costs_no_line(
 async def test_a_line_that_its_engine_always_fails_ends_in_the_error_file(
     tokenizer_folder: Path, place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_verdict, "PAUSE_S", 0.01)
+    monkeypatch.setattr(verdict, "PAUSE_S", 0.01)
     async with serve(tokenizer_folder, FakeEngine(fail_after=3), kept=place) as served:
         client = served.openai
         batch = await ended(client, (await put(client, [chat("short", "a", max_tokens=2), chat("long", "b")])).id)
         assert (batch.status, batch.request_counts.failed) == ("completed", 1)  # type: ignore[union-attr]
         (line,) = await lines_of(client, batch.error_file_id)
         assert (line["custom_id"], line["response"]["status_code"]) == ("long", 503)
-        assert sum(len(submit.prompt_ids) > 0 for submit in served.engine.submits) == 1 + line_verdict.TRIES
+        assert sum(len(submit.prompt_ids) > 0 for submit in served.engine.submits) == 1 + verdict.TRIES
 
 
 async def test_usage_and_limits_are_those_of_the_tenant(tokenizer_folder: Path, place: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.batch import WINDOW_S
+from deployments.batches.batch import WINDOW_S
 from tests.deployments.batch_files import answers, chat, ended, kept, lines_of, put, said
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import CHAT, serve

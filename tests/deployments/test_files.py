@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaling import Targets
-from deployments import stored_files
 from deployments.books import Books
-from deployments.file_shelf import Shelf
+from deployments.files import stored_files
+from deployments.files.shelf import Shelf
+from deployments.files.upload import Form
 from deployments.fleet import Fleet, Limits, RouterSettings, StoreSettings, Tenant, files_url
 from deployments.openai_wire import ApiError
 from deployments.router_metrics import RouterMetrics
 from deployments.store import Store
-from deployments.upload import Form
 from tests.deployments.batch_files import chat, ended, kept, put, text_of
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import Served, serve

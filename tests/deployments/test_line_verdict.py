@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.batches.verdict import MOST_PAUSE_S, TRIES, again, failed_with_engine, tokens
 from deployments.in_process import Answer
-from deployments.line_verdict import MOST_PAUSE_S, TRIES, again, failed_with_engine, tokens
 
 
 def verdict(status: int, retry_after: str | None = None, failures: int = 1, left_s: float = 1e5) -> Any:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from deployments import stored_batches, stored_files
-from deployments.batch import Batch, Outcome, Progress
-from deployments.batch_state import Status
+from deployments.batches import stored_batches
+from deployments.batches.batch import Batch, Outcome, Progress
+from deployments.batches.state import Status
+from deployments.batches.stored_batches import LeaseLost
+from deployments.files import stored_files
+from deployments.files.stored_files import File
 from deployments.store import Store
-from deployments.stored_batches import LeaseLost
-from deployments.stored_files import File
 
 
 def batch(name: str, tenant: str = "alpha", **what: Any) -> Batch:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import parse_qs
 
+from deployments.files.stored_files import File
 from deployments.openai_wire import ApiError
-from deployments.stored_files import File
 
 BATCH, OUTPUT = "batch", "batch_output"
 """Purposes of files: of what comes in, and of what batches make."""

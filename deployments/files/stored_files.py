@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
 
-from deployments.batch_state import OPEN
+from deployments.batches.state import OPEN
 from deployments.store import Store, StoreError
 from deployments.tables import BATCHES, FILES
 

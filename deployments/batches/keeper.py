@@ -11,13 +11,13 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Any
 
-from deployments import stored_batches
-from deployments.batch import Batch, Outcome
-from deployments.batch_state import Status, may_follow
+from deployments.batches import stored_batches
+from deployments.batches.batch import Batch, Outcome
+from deployments.batches.state import Status, may_follow
+from deployments.batches.stored_batches import LeaseLost
+from deployments.files.stored_files import File
 from deployments.late_store import LateStore
 from deployments.store import StoreError
-from deployments.stored_batches import LeaseLost
-from deployments.stored_files import File
 
 EVERY_S = 0.5
 """Seconds between two groups."""

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from time import time
 from typing import Any, TypeVar
 
-from deployments import stored_batches, stored_files
-from deployments.batch import WINDOW_S, Batch
-from deployments.batch_state import Status
-from deployments.batch_wire import asked, batch_body, files_kept_s
-from deployments.file_routes import answer, from_store, no_such, tenant_of
-from deployments.file_wire import BATCH, listing, page
+from deployments.batches import stored_batches
+from deployments.batches.batch import WINDOW_S, Batch
+from deployments.batches.state import Status
+from deployments.batches.wire import asked, batch_body, files_kept_s
+from deployments.files import stored_files
+from deployments.files.routes import answer, from_store, no_such, tenant_of
+from deployments.files.wire import BATCH, listing, page
 from deployments.fleet import RouterSettings
 from deployments.late_store import LateStore
 from deployments.openai_wire import ApiError

@@ -7,13 +7,14 @@ from collections import Counter
 from contextlib import suppress
 from time import monotonic, time
 
-from deployments import stored_batches, stored_files
-from deployments.batch import WINDOW_S, Batch
-from deployments.batch_run import BatchRun, Surroundings
+from deployments.batches import stored_batches
+from deployments.batches.batch import WINDOW_S, Batch
+from deployments.batches.run import BatchRun, Surroundings
+from deployments.batches.stored_batches import LeaseLost
+from deployments.files import stored_files
 from deployments.fleet import Deadlines, RouterSettings
 from deployments.looks import go_on_looking
 from deployments.store import StoreError
-from deployments.stored_batches import LeaseLost
 
 LOOK_S = 1.0
 """Seconds between two looks for batches that nobody runs."""

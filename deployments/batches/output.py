@@ -7,13 +7,14 @@ from operator import attrgetter
 from time import time
 from typing import IO
 
-from deployments import stored_batches, stored_files
-from deployments.batch import Batch, Outcome
-from deployments.file_routes import new_name
-from deployments.file_shelf import Shelf
-from deployments.file_wire import OUTPUT
+from deployments.batches import stored_batches
+from deployments.batches.batch import Batch, Outcome
+from deployments.files import stored_files
+from deployments.files.routes import new_name
+from deployments.files.shelf import Shelf
+from deployments.files.stored_files import File
+from deployments.files.wire import OUTPUT
 from deployments.store import Store, StoreError
-from deployments.stored_files import File
 
 
 class _Growing:

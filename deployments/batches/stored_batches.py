@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from deployments.batch import Batch, Outcome, Progress
-from deployments.batch_state import OPEN, Status, before
+from deployments.batches.batch import Batch, Outcome, Progress
+from deployments.batches.state import OPEN, Status, before
+from deployments.files.stored_files import File, keep_within
 from deployments.store import INSERTS, Store
-from deployments.stored_files import File, keep_within
 from deployments.tables import BATCH_LINES, BATCHES
 
 AT_ONCE_LINES = 500

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from deployments.batch import ENDPOINTS, WINDOW, Batch
-from deployments.batch_state import OPEN, Status
-from deployments.file_wire import kept_s
+from deployments.batches.batch import ENDPOINTS, WINDOW, Batch
+from deployments.batches.state import OPEN, Status
+from deployments.files.wire import kept_s
 from deployments.openai_wire import ApiError
 
 Key = Annotated[str, Meta(max_length=64)]

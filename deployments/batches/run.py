@@ -13,18 +13,18 @@ from typing import IO, Any
 import msgspec
 
 import routing
-from deployments import batch_lines, batch_output
-from deployments.batch import Batch, Outcome
-from deployments.batch_input import MOST_ERRORS, Input, Line, read_line
-from deployments.batch_keeper import BatchKeeper
-from deployments.batch_state import Status, ending
-from deployments.file_shelf import Shelf, read_at
+from deployments.batches import line_texts, output
+from deployments.batches.batch import Batch, Outcome
+from deployments.batches.input import MOST_ERRORS, Input, Line, read_line
+from deployments.batches.keeper import BatchKeeper
+from deployments.batches.places import Places
+from deployments.batches.state import Status, ending
+from deployments.batches.verdict import again, failed_with_engine, tokens
+from deployments.files.shelf import Shelf, read_at
 from deployments.fleet import Limits
 from deployments.in_process import Answer, Route, ask
 from deployments.key_ring import Holder, KeyRing
 from deployments.late_store import LateStore
-from deployments.line_verdict import again, failed_with_engine, tokens
-from deployments.places import Places
 from deployments.tenants import PREFER
 
 TURN_S = 0.05
@@ -111,7 +111,7 @@ class BatchRun:
         await keeper.recall()
         for line in told.wrong:
             if line.number not in keeper.done:
-                keeper.add(Outcome(line.number, False, batch_lines.wrong(batch.id, line)), (0, 0, 0))
+                keeper.add(Outcome(line.number, False, line_texts.wrong(batch.id, line)), (0, 0, 0))
         for line in told.lines:
             if line.number not in keeper.done:
                 self._left.setdefault(self._around.places.model(line.model), deque()).append(line)
@@ -180,7 +180,7 @@ class BatchRun:
         left_s = self._batch.expires_s - time()
         retry = again(answer, failures=self._failures[line.number], left_s=left_s)
         if retry is None:
-            kept, what = batch_lines.answered(self._batch.id, line.number, custom_id, answer)
+            kept, what = line_texts.answered(self._batch.id, line.number, custom_id, answer)
             self._keeper.add(Outcome(line.number, kept, what), tokens(answer.body) if kept else (0, 0, 0))
             return
         if retry.everything:
@@ -209,7 +209,7 @@ class BatchRun:
         left = (line for line in told.lines if line.number not in self._keeper.done)
         for line in sorted(left, key=lambda line: line.number):
             text = read_at(file, line.offset, line.size)
-            yield Outcome(line.number, False, batch_lines.unasked(self._batch.id, line.number, text, end))
+            yield Outcome(line.number, False, line_texts.unasked(self._batch.id, line.number, text, end))
 
     async def _finish(self, end: Status, left: Iterator[Outcome]) -> None:
         """Writes its files and ends it. Whoever is killed before that leaves the next one to do it again."""
@@ -220,7 +220,7 @@ class BatchRun:
                 end = Status.CANCELLED
         await keeper.keep_all()
         shelf = self._around.shelf
-        files = await self._around.store.ask(lambda store: batch_output.write(store, shelf, self._batch, left))
+        files = await self._around.store.ask(lambda store: output.write(store, shelf, self._batch, left))
         errors = list(keeper.errors)
         if end is Status.CANCELLED and self._around.ring.revoked(self._batch.key):
             errors.append(_told("key_revoked", "The key that asked for this batch was revoked."))

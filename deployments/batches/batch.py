@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployments.batch_state import Status
+from deployments.batches.state import Status
 
 WINDOW = "24h"
 """The one `completion_window` that there is, as with OpenAI."""

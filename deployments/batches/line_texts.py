@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from deployments.batch_input import Wrong, custom_id_of
-from deployments.batch_state import Status
+from deployments.batches.input import Wrong, custom_id_of
+from deployments.batches.state import Status
 from deployments.in_process import Answer
 
 UNASKED = {

@@ -9,16 +9,16 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
-from deployments import file_wire, stored_files
-from deployments.file_shelf import Shelf
+from deployments.files import stored_files, wire
+from deployments.files.shelf import Shelf
+from deployments.files.stored_files import File, StoredTooMuch
+from deployments.files.upload import Form, parts, wrong
 from deployments.fleet import RouterSettings
 from deployments.late_store import LateStore
 from deployments.openai_wire import ApiError
 from deployments.receiving import Receive, Scope, wait_for_disconnect
 from deployments.reply import Send, respond
 from deployments.store import StoreError
-from deployments.stored_files import File, StoredTooMuch
-from deployments.upload import Form, parts, wrong
 
 PIECE_BYTES = 1 << 20
 """Written or read at once."""
@@ -42,10 +42,10 @@ class FileRoutes:
             async for _ in body:  # who is cut off in the midst may never read why
                 pass
             raise
-        await answer(send, file_wire.file_body(file))
+        await answer(send, wire.file_body(file))
 
     async def list(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        page = file_wire.page(scope["query_string"], usual=MOST_LISTED, most=MOST_LISTED)
+        page = wire.page(scope["query_string"], usual=MOST_LISTED, most=MOST_LISTED)
         files = await self.ask(
             stored_files.listed,
             tenant_of(scope),
@@ -57,10 +57,10 @@ class FileRoutes:
         )
         if files is None:
             raise no_such("file", page.after or "", "after")
-        await answer(send, file_wire.listing([file_wire.file_body(file) for file in files], page.limit))
+        await answer(send, wire.listing([wire.file_body(file) for file in files], page.limit))
 
     async def retrieve(self, name: str, scope: Scope, _receive: Receive, send: Send) -> None:
-        await answer(send, file_wire.file_body(await self._one(scope, name)))
+        await answer(send, wire.file_body(await self._one(scope, name)))
 
     async def content(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """All of a file, for as long as its reader is there."""
@@ -182,16 +182,16 @@ async def _write(opened: IO[bytes], waiting: bytearray) -> bytearray:
 
 def _file(name: str, tenant: str, form: Form, now_s: float) -> File:
     """What the fields say of it. Raises ApiError(400)."""
-    if (purpose := form.fields.get("purpose")) != file_wire.BATCH:
+    if (purpose := form.fields.get("purpose")) != wire.BATCH:
         raise ApiError(400, f"'purpose' must be batch, not {purpose!r}.", param="purpose")
     anchor, seconds = (form.fields.get(f"expires_after[{name}]") for name in ("anchor", "seconds"))
-    kept_s = file_wire.INPUT_KEPT_S
+    kept_s = wire.INPUT_KEPT_S
     if anchor is not None or seconds is not None:
-        kept_s = file_wire.kept_s(anchor, seconds, "expires_after")
+        kept_s = wire.kept_s(anchor, seconds, "expires_after")
     return File(
         id=name,
         tenant=tenant,
-        filename=form.filename or file_wire.BATCH,
+        filename=form.filename or wire.BATCH,
         purpose=purpose,
         size_bytes=form.size_bytes,
         created_s=now_s,
