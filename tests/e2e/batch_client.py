@@ -25,9 +25,9 @@ def put(client: openai.OpenAI, lines: Iterable[dict[str, Any]], endpoint: Any = 
     return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
 
 
-def ended(client: openai.OpenAI, name: str) -> Batch:
+def ended(client: openai.OpenAI, name: str, patience_s: float = PATIENCE_S) -> Batch:
     """Once it has ended; whoever can't be reached meanwhile is asked again."""
-    end_s = time.monotonic() + PATIENCE_S
+    end_s = time.monotonic() + patience_s
     while time.monotonic() < end_s:
         try:
             batch = client.batches.retrieve(name)
@@ -36,7 +36,7 @@ def ended(client: openai.OpenAI, name: str) -> Batch:
         if batch is not None and batch.status in ("completed", "failed", "expired", "cancelled"):
             return batch
         time.sleep(0.2)
-    raise TimeoutError(f"{name} has not ended in {PATIENCE_S:g} s")
+    raise TimeoutError(f"{name} has not ended in {patience_s:g} s")
 
 
 def output_of(client: openai.OpenAI, batch: Batch) -> list[dict[str, Any]]:
