@@ -126,12 +126,14 @@ async def test_a_tenant_s_files_together_have_a_limit(keeping: Served) -> None:
 
 @pytest.mark.anyio
 async def test_a_client_that_says_nothing_more_does_not_hold_its_place(keeping: Served) -> None:
-    async def silent() -> AsyncIterator[bytes]:
-        yield part("purpose", b"batch")
-        await asyncio.sleep(30)
-
-    answer = await keeping.http.post("/v1/files", content=silent(), headers=KIND)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "request_timeout")
+    reader, writer = await asyncio.open_connection("127.0.0.1", keeping.port)
+    begun = part("purpose", b"batch")
+    kind = f"Content-Type: {KIND['content-type']}\r\nContent-Length: {len(begun) + 1000}"
+    writer.write(f"POST /v1/files HTTP/1.1\r\nHost: here\r\n{kind}\r\n\r\n".encode() + begun)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error"]["code"] == "request_timeout"
 
 
 @pytest.mark.anyio
