@@ -24,7 +24,7 @@ def test_ratios_are_of_the_same_round() -> None:
     assert len(told["rounds"]) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_small_model_is_trained_by_one_by_two_and_by_two_apart(tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path / "student")
     output = tmp_path / "workers.json"

@@ -11,7 +11,7 @@ import psutil
 
 from cluster import launch
 
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 """With a fleet that starts or ends."""
 
 
