@@ -52,7 +52,7 @@ class BatchKeeper:
     async def recall(self) -> None:
         """What came of its lines before it was this router's. Raises StoreError."""
         self.done.update(await self._store.ask(stored_batches.done, self._batch.id))
-        self._pace.append((monotonic(), len(self.done)))
+        self._pace = deque([(monotonic(), len(self.done))])
 
     async def go_on(self) -> None:
         """Keeps what is new until it is cancelled. Raises LeaseLost."""
