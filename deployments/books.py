@@ -13,8 +13,9 @@ from deployments.key_ring import KeyRing
 from deployments.late_store import LateStore
 from deployments.ledger_actor import RayLedger
 from deployments.router_metrics import RouterMetrics
+from deployments.store_paths import store_path
 from deployments.tolls import Tolls
-from deployments.usage_keeper import UsageKeeper, usage_folder
+from deployments.usage_keeper import FOLDER, UsageKeeper
 
 if TYPE_CHECKING:
     from deployments.batches.running import Batches
@@ -37,7 +38,7 @@ class Books:
         self._files = files_url(fleet.store)
         if self._store is not None and fleet.store.url:
             self._keys = key_watch.KeyWatch(self._store)
-            self.journal = UsageKeeper(self._store, usage_folder(fleet.store.url), log)
+            self.journal = UsageKeeper(self._store, store_path(fleet.store.url, FOLDER), log)
 
     async def begin(self) -> None:
         """Before the router listens."""

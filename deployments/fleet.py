@@ -51,6 +51,8 @@ class Limits(BaseModel):
     """All files of a tenant together; what would exceed that does not come in (413)."""
     batch_lines: Most = 50_000
     """Most lines of a batch's input file."""
+    tenant_open_batches: Most = 100
+    """Batches of a tenant that have not ended (429)."""
     open_requests: Most = 4096
     """Requests that one router answers at once, streams among them (503)."""
     first_token_s: Seconds = 300.0
@@ -93,6 +95,8 @@ class RouterSettings(BaseModel):
     deadlines: Deadlines = Deadlines()
     continuations: Annotated[int, Field(ge=0)] = 2
     """How often a stream goes on at another replica when its own is lost; 0 ends it with an error at once."""
+    batches_kept_days: Most = 90
+    """Days for which a batch can be looked at after its end. Its files go when they expire, or are deleted."""
     settle_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Seconds for which a router that is stopped takes connections: until load balancers see that /ready fails."""
     allow_media_urls: bool = False

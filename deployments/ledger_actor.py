@@ -1,7 +1,7 @@
 """Where is the one ledger of a fleet, and how does it outlive its process?
 
-A named Ray actor, which any router starts that finds none. What it lends of a budget is in the store before it is lent;
-what it lends of a minute is not: a new ledger begins minutes anew.
+A named Ray actor, which any router starts that finds none. Before it lends of a budget, that is in the store; before it
+lends of a minute, that is in a file of this machine.
 """
 
 import asyncio
@@ -14,12 +14,16 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import routing
+from deployments.lent_minutes import Lent, LentMinutes
+from deployments.store_paths import store_path
 
 if TYPE_CHECKING:
     from deployments.store import Store
 
 NAME = "ledger"
 NAMESPACE = "headrace"
+MINUTES = "minutes"
+"""Of what belongs to the store on this machine, the file of what is lent of minutes."""
 
 
 class LedgerActor:
@@ -27,13 +31,17 @@ class LedgerActor:
 
     def __init__(self, url: str | None) -> None:
         self._store: Store | None = None
-        told: Mapping[tuple[str, str], tuple[float, float]] = {}
-        if url is not None:
-            from deployments import store, stored_ledger
+        self._minutes: LentMinutes | None = None
+        if url is None:
+            self._ledger = routing.Ledger()
+            return
+        from deployments import store, stored_ledger
 
-            self._store = store.Store(url)
-            told = stored_ledger.kept(self._store)
-        self._ledger = routing.Ledger(told)
+        self._store = store.Store(url)
+        self._ledger = routing.Ledger(stored_ledger.kept(self._store))
+        self._minutes = LentMinutes(store_path(url, MINUTES))
+        for lent in self._minutes.recall():
+            self._ledger.remember(lent.owner, lent.amounts, lent.at_s)
 
     def borrow(
         self,
@@ -42,19 +50,29 @@ class LedgerActor:
         needs: Mapping[str, float],
         ahead: Mapping[str, float],
     ) -> routing.Loan:
-        loan = self._ledger.borrow(tenant, limits, needs, ahead, time())
+        now_s = time()
+        loan = self._ledger.borrow(tenant, limits, needs, ahead, now_s)
         if loan.amounts:
-            self._keep(tenant, limits)
+            self._keep(tenant, limits, loan.amounts, now_s)
         return loan
 
     def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None:
-        self._ledger.settle(tenant, limits, unused, time())
-        self._keep(tenant, limits)
+        now_s = time()
+        self._ledger.settle(tenant, limits, unused, now_s)
+        self._keep(tenant, limits, {name: -amount for name, amount in unused.items()}, now_s)
 
-    def _keep(self, tenant: str, limits: Sequence[routing.Limit]) -> None:
-        if self._store is not None and any(limit.period is not None for limit in limits):
-            from deployments import stored_ledger
+    def _keep(self, tenant: str, limits: Sequence[routing.Limit], lent: Mapping[str, float], now_s: float) -> None:
+        if self._store is None or self._minutes is None:
+            return
+        from deployments import stored_ledger
 
+        if self._minutes.full:
+            self._minutes.begin(
+                Lent(at_s, owner, {name: had}) for owner, name, at_s, had in self._ledger.minutes(now_s)
+            )
+        elif of_minutes := {one.name: lent[one.name] for one in limits if one.period is None and one.name in lent}:
+            self._minutes.add(Lent(now_s, tenant, of_minutes))
+        if any(limit.period is not None for limit in limits):
             stored_ledger.keep(self._store, tenant, self._ledger.kept(tenant))
 
 

@@ -98,6 +98,14 @@ def _engine(url: str) -> Engine:
         raise StoreError(f"PostgreSQL needs its driver, psycopg (the extra `postgres`): {error}") from error
 
 
+def take_turns(connection: Connection, what: str) -> None:
+    """Returns when no other transaction that took its turn at the same is open: what this one reads from now on is as
+    it will be when this one has ended. In SQLite whoever has written something is alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": what})
+
+
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
     """A transaction while which nobody else migrates."""

@@ -43,6 +43,7 @@ def stored(
         places=Places(desks),
         limits=settings.limits,
         lease_s=lease_s,
+        kept_s=settings.batches_kept_days * 24 * 3600,
         log=log,
     )
     return StoredRoutes(store, shelf, settings), Batches(around, look_s)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deployments.store_paths import make_private
 from deployments.usage_line import Line, encode
 
 SUFFIX = ".usage"
@@ -25,8 +26,7 @@ class UsageJournal:
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         """Raises OSError."""
         self._log, self._said = log, ""
-        for parent in (*reversed(folder.parents), folder):
-            parent.mkdir(mode=0o700, exist_ok=True)  # each, or only the last would be ours alone
+        make_private(folder)
         self.path = folder / f"{secrets.token_hex(8)}{SUFFIX}"
         # Locked before it has a name by which others look for files that nobody holds.
         unnamed = self.path.with_suffix(".new")

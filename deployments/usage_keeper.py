@@ -1,13 +1,10 @@
 """How does usage get from journals into the store, a router's own and those that dead ones left?"""
 
 import asyncio
-import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.fleet import SQLITE
 from deployments.late_store import LateStore
 from deployments.looks import go_on_looking
 from deployments.usage_journal import SUFFIX, UsageJournal, left_behind
@@ -18,15 +15,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 """Seconds between two looks at the journals."""
-
-
-def usage_folder(url: str) -> Path:
-    """Where the journals of a store's routers lie on this machine: beside its file, or else with what lasts until the
-    machine starts anew.
-    """
-    if url.startswith(SQLITE):
-        return Path(f"{url.removeprefix(SQLITE)}.usage")
-    return Path("/tmp") / f"headrace-{os.getuid()}" / "usage" / hashlib.sha256(url.encode()).hexdigest()[:12]
+FOLDER = "usage"
+"""Where journals lie, of what belongs to their store on this machine."""
 
 
 def take_over_left(store: "Store", folder: Path) -> None:

@@ -40,6 +40,7 @@ router:
     file_bytes: 209715200    # a file of /v1/files
     tenant_files_bytes: 10737418240 # all files of a tenant
     batch_lines: 50000       # lines of a batch's input file
+    tenant_open_batches: 100 # batches of a tenant that have not ended
     open_requests: 4096      # answered at once by one router
     first_token_s: 300       # seconds that a stream may need to begin, and for each token after that
     between_tokens_s: 120
@@ -47,6 +48,7 @@ router:
     interactive: null        # null: as long as it takes
     standard: null
     batch: null
+  batches_kept_days: 90      # how long a batch can be looked at after its end
   settle_s: 1                # a router that is stopped takes connections for so long; more behind a load balancer
   allow_media_urls: false    # may requests name images and audio by URL, which engines then fetch?
   allow_chat_templates: false # may requests bring a chat template of their own?

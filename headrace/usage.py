@@ -10,8 +10,9 @@ from rich.table import Table
 
 from deployments import stored_usage
 from deployments.store import Store, StoreError
+from deployments.store_paths import store_path
 from deployments.stored_usage import AMOUNTS, Usage
-from deployments.usage_keeper import take_over_left, usage_folder
+from deployments.usage_keeper import FOLDER, take_over_left
 from headrace.failure import Failure, bad_input
 from headrace.spans import span_s
 from headrace.stores import is_there, store_url
@@ -46,7 +47,7 @@ def stored(since: str, run: str, store: str | None) -> list[Usage]:
     try:
         there = Store(url)
         try:
-            take_over_left(there, usage_folder(url))
+            take_over_left(there, store_path(url, FOLDER))
             return stored_usage.since(there, since_s)
         finally:
             there.close()

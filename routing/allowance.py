@@ -65,6 +65,11 @@ class Minute:
             if taken < lent:
                 self._slots.appendleft((slot, lent - taken))
 
+    def lent(self, now_s: float) -> list[tuple[float, float]]:
+        """What counts now: when, and how much. Who lends the same anew is as this is."""
+        self.left(now_s)
+        return [((slot + 0.5) * SLOT_S, amount) for slot, amount in self._slots]
+
     def wait_s(self, amount: float, now_s: float) -> float:
         """Until so much can be lent, if nobody else comes; inf: never, it is above the limit."""
         if amount > self.limit:

@@ -3,7 +3,7 @@
 One for a fleet: routers borrow for requests that come, a little ahead, and give back what was not needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
@@ -82,6 +82,18 @@ class Ledger:
                     account.give_back(amount, now_s)
                 else:
                     account.lend(-amount, now_s)
+
+    def minutes(self, now_s: float) -> Iterator[tuple[str, str, float, float]]:
+        """What counts now of minutes: of whom, of which limit, when it was lent, and how much."""
+        for (tenant, name), account in self._accounts.items():
+            if isinstance(account, Minute):
+                yield from ((tenant, name, at_s, amount) for at_s, amount in account.lent(now_s))
+
+    def remember(self, tenant: str, lent: Mapping[str, float], at_s: float) -> None:
+        """A former one lent so much of minutes then, by name; below 0: it was given back."""
+        for name, amount in lent.items():
+            limit = Limit(unit=name.partition("/")[0], amount=0.0)
+            self.settle(tenant, [limit], {name: -amount}, at_s)
 
     def kept(self, tenant: str) -> dict[str, tuple[float, float]]:
         """Of a tenant's budgets, what is lent and since when: what must outlive this."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from deployments.batches import stored_batches
 from deployments.batches.batch import WINDOW_S, Batch
 from deployments.batches.state import Status
+from deployments.batches.stored_batches import TooManyOpen
 from deployments.batches.wire import asked, batch_body, files_kept_s
 from deployments.files import stored_files
 from deployments.files.routes import answer, from_store, no_such, tenant_of
@@ -52,7 +53,12 @@ class BatchRoutes:
             created_s=now_s,
             expires_s=now_s + WINDOW_S,
         )
-        await self._ask(stored_batches.add, batch)
+        most_open = self._settings.limits.tenant_open_batches
+        try:
+            await self._ask(stored_batches.add, batch, most_open)
+        except TooManyOpen:
+            message = f"{most_open} batches have not ended, and no more may be open at once."
+            raise ApiError(429, message, kind="rate_limit_error", code="too_many_batches") from None
         await answer(send, batch_body(batch))
 
     async def list(self, scope: Scope, _receive: Receive, send: Send) -> None:

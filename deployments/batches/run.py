@@ -44,6 +44,8 @@ class Surroundings:
     limits: Limits
     lease_s: float
     """A batch whose router says nothing for so long is another's."""
+    kept_s: float
+    """Of what has ended nothing is known after so long."""
     log: Callable[[str], None]
 
 

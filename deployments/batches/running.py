@@ -117,6 +117,7 @@ class Batches:
             await store.ask(stored_files.forget, name)
         while await store.ask(stored_batches.forget_lines):
             pass
+        await store.ask(stored_batches.forget_ended, time() - self._around.kept_s)
 
 
 def _failed(error: Exception) -> str:

@@ -10,12 +10,12 @@ from dataclasses import asdict, fields
 from time import time
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from deployments.batches.batch import Batch, Outcome, Progress
 from deployments.batches.state import OPEN, Status, before
 from deployments.files.stored_files import File, keep_within
-from deployments.store import INSERTS, Store
+from deployments.store import INSERTS, Store, take_turns
 from deployments.tables import BATCH_LINES, BATCHES
 
 AT_ONCE_LINES = 500
@@ -27,10 +27,18 @@ class LeaseLost(RuntimeError):
     """Another router runs this batch now, or may."""
 
 
-def add(store: Store, batch: Batch) -> None:
-    """Raises StoreError."""
+class TooManyOpen(RuntimeError):
+    """A tenant would have more batches that have not ended than it may."""
+
+
+def add(store: Store, batch: Batch, most_open: int) -> None:
+    """Raises TooManyOpen, StoreError."""
+    theirs = select(func.count()).where(BATCHES.c.tenant == batch.tenant, BATCHES.c.status.in_(OPEN))
     with store.writing() as connection:
+        take_turns(connection, f"batches of {batch.tenant}")
         connection.execute(insert(BATCHES), _row(batch) | {"owner": "", "lease_s": 0.0})
+        if connection.execute(theirs).scalar_one() > most_open:
+            raise TooManyOpen
 
 
 def one(store: Store, tenant: str, name: str) -> Batch | None:
@@ -159,6 +167,14 @@ def forget_lines(store: Store) -> bool:
     with store.writing() as connection:
         connection.execute(delete(BATCH_LINES).where(BATCH_LINES.c.batch == name, BATCH_LINES.c.line <= most))
     return True
+
+
+def forget_ended(store: Store, before_s: float) -> None:
+    """Drops batches that ended before that time and have no lines any more. Raises StoreError."""
+    lines = exists().where(BATCH_LINES.c.batch == BATCHES.c.id)
+    old = delete(BATCHES).where(BATCHES.c.status.not_in(OPEN), BATCHES.c.ended_s < before_s, ~lines)
+    with store.writing() as connection:
+        connection.execute(old)
 
 
 def _now_s(connection: Connection) -> float:

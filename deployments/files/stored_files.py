@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
 
 from deployments.batches.state import OPEN
-from deployments.store import Store, StoreError
+from deployments.store import Store, StoreError, take_turns
 from deployments.tables import BATCHES, FILES
 
 COMING, KEPT, GONE = "coming", "kept", "gone"
@@ -46,6 +46,7 @@ def coming(store: Store, name: str, tenant: str, now_s: float) -> None:
 def keep(store: Store, file: File, most_bytes: int) -> None:
     """Its bytes have come. Raises StoredTooMuch, StoreError."""
     with store.writing() as connection:
+        take_turns(connection, f"files of {file.tenant}")
         _keep(connection, file)
         if _total_bytes(connection, file.tenant) > most_bytes:
             raise StoredTooMuch

@@ -16,9 +16,9 @@ from deployments.fleet import sqlite_url
 from deployments.openai_wire import ChatRequest, Message
 from deployments.render import Renderer
 from tests.deployments.batch_files import ENDED, chat, ended, lines_of, put, said, text_of
-from tests.deployments.batch_server import BatchServer, batch_server
 from tests.deployments.fake_engine import expected
 from tests.deployments.http_served import CHAT, MODEL
+from tests.deployments.router_process import RouterProcess, router_process
 
 pytestmark = pytest.mark.anyio
 
@@ -31,8 +31,8 @@ async def test_of_two_routers_the_other_goes_on_where_one_is_killed(
     contents = [f"question {number}" for number in range(40)]
     lines, files = [chat(one, one, max_tokens=40) for one in contents], tmp_path / "files"
     with ExitStack() as stack:
-        one = stack.enter_context(batch_server(tokenizer_folder, url, files))
-        other = stack.enter_context(batch_server(tokenizer_folder, url, files))
+        one = stack.enter_context(router_process(tokenizer_folder, url, files))
+        other = stack.enter_context(router_process(tokenizer_folder, url, files))
         async with one.client as client, other.client as survivor:
             file = await client.files.create(file=("in.jsonl", text_of(lines)), purpose="batch")
             given: Any = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
@@ -76,14 +76,14 @@ async def result(client: openai.AsyncOpenAI, batch: Any) -> list[tuple[str, str 
 
 
 async def undisturbed(folder: Path, place: Path, lines: list[dict[str, Any] | str]) -> list[Any]:
-    with batch_server(folder, sqlite_url(place / "calm.sqlite"), place / "calm") as server:
+    with router_process(folder, sqlite_url(place / "calm.sqlite"), place / "calm") as server:
         async with server.client as client:
             batch = await ended(client, (await put(client, lines)).id)
             return await result(client, batch)
 
 
 async def killed_until_it_ends(
-    start: Callable[[], BatchServer], server: BatchServer, name: str, draw: random.Random
+    start: Callable[[], RouterProcess], server: RouterProcess, name: str, draw: random.Random
 ) -> tuple[Any, list[Any], int]:
     """The batch in its end, what came of it, and how often its server was killed before that."""
     killed = 0
@@ -110,8 +110,8 @@ async def test_a_router_that_is_killed_again_and_again_answers_each_line_once(
     calm = await undisturbed(tokenizer_folder, tmp_path, lines)
     with ExitStack() as stack:
 
-        def start() -> BatchServer:
-            return stack.enter_context(batch_server(tokenizer_folder, url, tmp_path / "files"))
+        def start() -> RouterProcess:
+            return stack.enter_context(router_process(tokenizer_folder, url, tmp_path / "files"))
 
         server = start()
         async with server.client as client:

@@ -149,10 +149,8 @@ async def test_after_its_day_what_is_left_of_a_batch_is_named_as_expired(tokeniz
         names = [str(number) for number in range(200)]
         file = (await client.files.create(file=("a", text_of(chat(name, "x") for name in names)), purpose="batch")).id
         told = {"key": "", "models": None, "endpoint": CHAT, "about": None, "files_kept_s": 3600.0}
-        stored_batches.add(
-            store,
-            Batch(id="batch_short", tenant="", input_file=file, created_s=time(), expires_s=time() + 1.5, **told),  # type: ignore[arg-type]
-        )
+        short = Batch(id="batch_short", tenant="", input_file=file, created_s=time(), expires_s=time() + 1.5, **told)  # type: ignore[arg-type]
+        stored_batches.add(store, short, most_open=1)
         store.close()
         batch = await ended(client, "batch_short")
         output, errors = await lines_of(client, batch.output_file_id), await lines_of(client, batch.error_file_id)

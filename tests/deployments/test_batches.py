@@ -1,12 +1,19 @@
 """Does a batch that OpenAI's client asks for come out as OpenAI says, each line once?"""
 
 import asyncio
+from hashlib import sha256
 from pathlib import Path
+from time import time
 from typing import Any
 
+import openai
 import pytest
 
-from deployments.batches.batch import WINDOW_S
+from deployments.batches import stored_batches
+from deployments.batches.batch import WINDOW_S, Batch
+from deployments.batches.state import Status
+from deployments.fleet import Limits, RouterSettings, Tenant
+from deployments.store import Store
 from tests.deployments.batch_files import answers, chat, ended, kept, lines_of, put, said
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import CHAT, serve
@@ -119,3 +126,54 @@ async def test_a_cancelled_batch_keeps_what_was_answered_and_names_the_rest(
         assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
         assert served.engine.unfinished == 0, "what was in flight is given up in the engine"
         assert (await client.batches.cancel(batch.id)).status == "cancelled"
+
+
+async def test_a_tenant_may_have_so_many_open_over_all_routers_and_others_theirs(
+    tokenizer_folder: Path, tmp_path: Path, url: str
+) -> None:
+    names = {"alpha": "sk-alpha", "beta": "sk-beta"}
+    tenants = [Tenant(name=name, key_hashes=[sha256(key.encode()).hexdigest()]) for name, key in names.items()]
+    told: Any = {"tenants": tenants, "settings": RouterSettings(limits=Limits(tenant_open_batches=2))}
+    engines = [FakeEngine(slots=1), FakeEngine(slots=1)]
+    for engine in engines:
+        engine.stall()
+    async with (
+        serve(tokenizer_folder, engines[0], kept=kept(url, tmp_path), **told) as one,
+        serve(tokenizer_folder, engines[1], kept=kept(url, tmp_path), **told) as other,
+    ):
+        alpha, beta = one.openai.copy(api_key="sk-alpha"), other.openai.copy(api_key="sk-beta")
+        there = other.openai.copy(api_key="sk-alpha")
+        first = await put(alpha, [chat("a", "x")])
+        again: Any = {"input_file_id": first.input_file_id, "endpoint": CHAT, "completion_window": "24h"}
+        await there.batches.create(**again)
+        for client in (alpha, there):
+            with pytest.raises(openai.RateLimitError) as refused:
+                await client.batches.create(**again)
+            assert (refused.value.code, refused.value.type) == ("too_many_batches", "rate_limit_error")
+        assert len((await alpha.batches.list()).data) == 2
+        await put(beta, [chat("a", "x")])
+        await there.batches.cancel(first.id)
+        await ended(alpha, first.id)
+        await alpha.batches.create(**again)
+
+
+async def test_what_ended_long_ago_is_forgotten(tokenizer_folder: Path, tmp_path: Path) -> None:
+    place, day_s = kept(f"sqlite:///{tmp_path}/store.sqlite", tmp_path), 24 * 3600.0
+    store = Store(place.url)
+    for name, days in (("batch_old", 31.0), ("batch_new", 29.0)):
+        told: Any = {"key": "", "models": None, "endpoint": CHAT, "input_file": "", "about": None, "files_kept_s": None}
+        ended_s = time() - days * day_s
+        one = Batch(id=name, tenant="", created_s=ended_s - 1, expires_s=ended_s, **told)
+        stored_batches.add(store, one, most_open=1)
+        stored_batches.claim(store, "one", 60.0)
+        stored_batches.end(store, name, "one", Status.FAILED, {"ended_s": ended_s}, (None, None))
+    store.close()
+    settings = RouterSettings(batches_kept_days=30)
+    async with serve(tokenizer_folder, FakeEngine(), kept=place, settings=settings) as served:
+        client = served.openai
+        async with asyncio.timeout(10):
+            while "batch_old" in [one.id for one in (await client.batches.list()).data]:
+                await asyncio.sleep(0.02)
+        assert (await client.batches.retrieve("batch_new")).status == "failed"
+        with pytest.raises(openai.NotFoundError):
+            await client.batches.retrieve("batch_old")

@@ -17,13 +17,14 @@ from deployments import stored_usage, usage_journal
 from deployments.fleet import sqlite_url
 from deployments.late_store import LateStore
 from deployments.store import Store, StoreError
+from deployments.store_paths import store_path
 from deployments.usage_journal import UsageJournal
-from deployments.usage_keeper import UsageKeeper, take_over_left, usage_folder
+from deployments.usage_keeper import FOLDER, UsageKeeper, take_over_left
 from deployments.usage_line import Line
 from tests.deployments.fake_engine import CACHED_TOKENS, STEP_GPU_S, FakeEngine
 from tests.deployments.forwarded import CHAT
 from tests.deployments.http_served import MODEL, idle, serve, until
-from tests.deployments.usage_server import KEYS, TENANTS, usage_server
+from tests.deployments.router_process import KEYS, TENANTS, router_process
 
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
 
@@ -246,7 +247,7 @@ async def answered(http: httpx.AsyncClient, body: dict[str, Any], key: str) -> b
 
 def counted(url: str) -> Counter[str]:
     store = Store(url)
-    take_over_left(store, usage_folder(url))
+    take_over_left(store, store_path(url, FOLDER))
     usage = stored_usage.since(store, 0.0)
     store.close()
     return Counter({f"{one.tenant} {name}": getattr(one, name) for one in usage for name in stored_usage.AMOUNTS})
@@ -260,7 +261,7 @@ async def test_after_a_kill_everything_that_was_answered_is_counted_exactly(
     """Two lives: the second takes over what the first left, and is killed too."""
     url, total = sqlite_url(tmp_path / "store.sqlite"), 0
     for _ in range(2):
-        with usage_server(tokenizer_folder, url) as server:
+        with router_process(tokenizer_folder, url, tmp_path) as server:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as http:
                 asked = [
                     answered(http, BODY | {"stream": bool(number % 2)}, KEYS["alpha" if number % 3 else "beta"])
@@ -279,7 +280,7 @@ async def test_after_a_kill_everything_that_was_answered_is_counted_exactly(
 @pytest.mark.anyio
 async def test_a_kill_in_the_midst_of_answers_loses_none_that_ended(tokenizer_folder: Path, tmp_path: Path) -> None:
     url, sent = sqlite_url(tmp_path / "store.sqlite"), 120
-    with usage_server(tokenizer_folder, url) as server:
+    with router_process(tokenizer_folder, url, tmp_path) as server:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as http:
             asked = [
                 asyncio.ensure_future(answered(http, BODY | {"max_tokens": 5 + number, "stream": True}, KEYS["alpha"]))
@@ -295,8 +296,11 @@ async def test_a_kill_in_the_midst_of_answers_loses_none_that_ended(tokenizer_fo
 
 @pytest.mark.slow
 @pytest.mark.anyio
-async def test_of_two_routers_on_one_store_each_adds_its_own(tokenizer_folder: Path, url: str) -> None:
-    with usage_server(tokenizer_folder, url) as one, usage_server(tokenizer_folder, url) as other:
+async def test_of_two_routers_on_one_store_each_adds_its_own(tokenizer_folder: Path, tmp_path: Path, url: str) -> None:
+    with (
+        router_process(tokenizer_folder, url, tmp_path) as one,
+        router_process(tokenizer_folder, url, tmp_path) as other,
+    ):
         for server in (one, other):
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as http:
                 assert all(await asyncio.gather(*(answered(http, BODY, KEYS["alpha"]) for _ in range(30))))

@@ -10,8 +10,9 @@ import pytest
 from deployments import stored_usage
 from deployments.fleet import sqlite_url
 from deployments.store import Store
+from deployments.store_paths import store_path
 from deployments.usage_journal import UsageJournal
-from deployments.usage_keeper import usage_folder
+from deployments.usage_keeper import FOLDER
 from deployments.usage_line import Line
 from headrace.failure import Failure
 from headrace.folders import store_file
@@ -26,7 +27,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UsageJournal:
     """Of the default run's router, which has written some of it into the store."""
     monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
     url = sqlite_url(store_file("default"))
-    journal, store = UsageJournal(usage_folder(url), print), Store(url)
+    journal, store = UsageJournal(store_path(url, FOLDER), print), Store(url)
     journal.add(line("alpha", "k1", NOW_S - 50 * HOUR_S))
     journal.add(line("alpha", "k2"))
     stored_usage.absorb(store, journal.path)
