@@ -30,7 +30,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DetachedFleet]:
 
 def answered(fleet: DetachedFleet, folder: Path, *more: str) -> str:
     job = ("batch", "run", str(folder / "in.jsonl"), str(folder / "out"), "--model", "tiny", "--partition-rows", "5")
-    sampling = ("--max-tokens", "8", "--temperature", "0", *more, "--cpus", "0.1", "--", "--", *ENGINE)
+    sampling = ("--max-tokens", "8", "--temperature", "0", *more, "--cpus", "0.1", "--", *ENGINE)
     done = headrace("submit", *job, *sampling, env=fleet.env, timeout_s=400.0)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
