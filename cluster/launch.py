@@ -16,7 +16,11 @@ PORT_RANGE = range(20000, 30000)
 """Between Ray's worker ports and Linux's for outgoing connections, so that neither takes one meanwhile."""
 OBJECT_STORE_BYTES = 200 * 1000 * 1000
 """Little passes through it: requests and answers travel on the link."""
-FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "RAY_JOB_ID")
+FOREIGN = (
+    *("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "RAY_JOB_ID"),
+    # What Ray gives a job's driver: the job's files, which only the job's own cluster has.
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",
+)
 """Variables that would tie this Ray to another one."""
 
 DEFAULTS = {

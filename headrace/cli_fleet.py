@@ -1,12 +1,23 @@
 """What can be typed of a fleet that runs, or is to run?"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from headrace.cli_arguments import Address, AsJson, FleetOrModel, Key, Name, StoreUrl, TokenFile
 
 commands = typer.Typer()
+
+
+class _Carries(TyperCommand):
+    """Takes a command's words. A `--` after the first of them is that command's, with all that follows."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        words = super().parse_args(ctx, args[:end])
+        ctx.args = [*words, *args[end if words else end + 1 :]]
+        return ctx.args
 
 
 @commands.command(context_settings={"allow_extra_args": True})
@@ -84,7 +95,7 @@ def deploy(
     )
 
 
-@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@commands.command(cls=_Carries, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
     address: Address = None,
@@ -100,7 +111,8 @@ def submit(
 ) -> None:
     """Run compress, calibrate, simulate or batch as a job on a Ray cluster, and show here what it prints.
 
-    Files that are named go along. What the command writes lies on the node where it ran.
+    Files that are named go along. What the command writes lies on the node where it ran. What stands after `--` is the
+    command's.
 
     \b
     headrace submit compress recipe.yaml --out /shared/artefacts --address http://head:8265 --gpus 1

@@ -62,8 +62,9 @@ def run(wish: Wish, *, by: Spread = by_engines, at: At = here) -> None:
     model = fleet.models[0].source
     parts.claim(out, tables=tables, partition_rows=wish.partition_rows, model=model, ask=ask, prefix=wish.prefix)
     with _alone(out):
-        written = [one for one in partitions if parts.path(out, one).exists()]
-        missing = [one for one in partitions if not parts.path(out, one).exists()]
+        written, missing = [], []
+        for one in partitions:
+            (written if parts.path(out, one).exists() else missing).append(one)
         steps.say(_begin(partitions, missing, out))
         done: list[Done] = []
         if missing:

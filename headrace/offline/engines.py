@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,8 @@ def by_engines(partitions: Sequence[Partition], work: Work) -> Iterator[Done]:
     from ray import data  # seconds to import
 
     data.DataContext.get_current().enable_progress_bars = False
+    # It tells of each step of its own: to the terminal, and far more to a file.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"partition": json.dumps(asdict(partition))} for partition in partitions]
     pool = data.ActorPoolStrategy(
         size=min(work.place.engines, len(partitions)),

@@ -68,7 +68,7 @@ def cluster(fleet: Fleet, engines: int | None, _steps: Steps) -> Iterator[Place]
 
 
 def _spread(model: Model, engines: int | None, nodes: list[dict[str, float]]) -> Place:
-    """Over GPUs where there are any, else one on each node."""
+    """Over GPUs where there are any, else one on each node; Ray Data puts actors on nodes in turn."""
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     able = sum(count // model.ranks for count in gpus) if any(gpus) else sum(node.get("CPU", 0) >= 1 for node in nodes)
     if not able and engines is None:
@@ -82,5 +82,5 @@ def _spread(model: Model, engines: int | None, nodes: list[dict[str, float]]) ->
         engines=count,
         sharers=ceil(count / max(1, able)),
         claims=None,
-        actor=actor | {"scheduling_strategy": "SPREAD"},
+        actor=actor,
     )

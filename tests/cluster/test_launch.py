@@ -4,6 +4,8 @@ import random
 import socket
 from pathlib import Path
 
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
 from cluster import launch
 from cluster.processes import MARK
 
@@ -34,6 +36,7 @@ def test_nothing_in_the_environment_leads_to_another_ray(tmp_path: Path) -> None
     base = {
         "RAY_ADDRESS": "10.0.0.1:6379",
         "RAY_AUTH_TOKEN": "other",
+        RAY_JOB_CONFIG_JSON_ENV_VAR: '{"runtime_env": {"working_dir": "gcs://of_another.zip"}}',
         "HOME": "/h",
         "VLLM_LOGGING_LEVEL": "DEBUG",
     }
@@ -41,6 +44,7 @@ def test_nothing_in_the_environment_leads_to_another_ray(tmp_path: Path) -> None
     found = launch.environment(base, run_id="r1", token=tmp_path / "token", ports=ports)
     assert "RAY_ADDRESS" not in found
     assert "RAY_AUTH_TOKEN" not in found
+    assert RAY_JOB_CONFIG_JSON_ENV_VAR not in found
     assert found["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
     assert found[MARK] == "r1"
     assert found["HOME"] == "/h"

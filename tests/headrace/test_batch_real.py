@@ -1,4 +1,4 @@
-"""A job on a real engine: interrupted, gone on with, and answered as the model answers."""
+"""A job on a real engine: interrupted or killed, gone on with, and answered as the model answers."""
 
 import json
 import os
@@ -24,13 +24,27 @@ START_S = 400.0
 ENGINE = ("--dtype", "float32", "--max-model-len", "256", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "67108864")
 
 
-def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    asked = ("batch", "run", "in.jsonl", "out", "--model", "tiny", "--partition-rows", str(PARTITION))
+def ask(folder: Path) -> None:
+    asked = [{"n": number, "prompt": PROMPTS[number % len(PROMPTS)]} for number in range(ROWS)]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+
+
+def start(folder: Path, log: Path, out: str = "out") -> subprocess.Popen[bytes]:
+    asked = ("batch", "run", "in.jsonl", out, "--model", "tiny", "--partition-rows", str(PARTITION))
     more = ("--max-tokens", str(TOKENS), "--temperature", "0", "--sampling", '{"ignore_eos": true}', "--", *ENGINE)
     env = {**os.environ, "HEADRACE_STATE": str(folder / "state")}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "headrace", *asked, *more]
         return subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
+
+
+def runs_until(job: subprocess.Popen[bytes], parts: Path, count: int, log: Path) -> None:
+    """Until so many parts are there."""
+    process, end_s = identify(job.pid), monotonic() + START_S
+    assert process is not None
+    while len(list(parts.glob("part-*"))) < count:
+        assert not first_gone((process,), 0.05), log.read_text()
+        assert monotonic() < end_s, log.read_text()
 
 
 def ours(folder: Path) -> list[psutil.Process]:
@@ -76,15 +90,10 @@ def nothing_stays(tmp_path: Path) -> Iterator[None]:
 def test_a_job_is_interrupted_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
     # A shell's background job ignores Ctrl-C, and so would what it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    asked = [{"n": number, "prompt": PROMPTS[number % len(PROMPTS)]} for number in range(ROWS)]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    ask(tmp_path)
     log, parts = tmp_path / "log", tmp_path / "out"
     job = start(tmp_path, log)
-    process, end_s = identify(job.pid), monotonic() + START_S
-    assert process is not None
-    while not list(parts.glob("part-*")):
-        assert not first_gone((process,), 0.05), log.read_text()
-        assert monotonic() < end_s, log.read_text()
+    runs_until(job, parts, 1, log)
     job.send_signal(signal.SIGINT)
     assert job.wait(60) == 130, log.read_text()
     assert "what is written stays; the same command does the" in log.read_text()
@@ -103,3 +112,38 @@ def test_a_job_is_interrupted_leaves_nothing_and_goes_on(tmp_path: Path) -> None
     assert {(row["finish_reason"], row["output_tokens"], row["error"]) for row in said} == {("length", TOKENS, None)}
     for prompt in PROMPTS:
         assert {row["answer"] for row in said if row["prompt"] == prompt} == {greedy(prompt)}
+
+
+@pytest.mark.prove
+def test_engine_and_command_are_killed_and_every_row_has_the_answer_of_an_undisturbed_job(tmp_path: Path) -> None:
+    ask(tmp_path)
+    log, parts = tmp_path / "log", tmp_path / "out"
+    undisturbed = start(tmp_path, log, "undisturbed")
+    assert undisturbed.wait(START_S) == 0, log.read_text()
+
+    job = start(tmp_path, log)
+    runs_until(job, parts, 1, log)
+    (engine,) = [process for process in ours(tmp_path) if "EngineCore" in process.name()]
+    engine.kill()
+    assert job.wait(60) == 1, log.read_text()
+    assert "the engine died" in log.read_text()
+    assert "the same command does the" in log.read_text()
+    assert ours(tmp_path) == []
+    written = len(list(parts.glob("part-*")))
+
+    job = start(tmp_path, log)
+    runs_until(job, parts, written + 1, log)
+    its = ours(tmp_path)
+    job.kill()
+    job.wait()
+    psutil.wait_procs(its, timeout=60)
+    assert ours(tmp_path) == []
+    before = {part: part.stat().st_mtime_ns for part in parts.glob("part-*")}
+    assert written < len(before) < ROWS // PARTITION
+
+    job = start(tmp_path, log)
+    assert job.wait(START_S) == 0, log.read_text()
+    assert {part: part.stat().st_mtime_ns for part in before} == before, "what was there is not made again"
+    made = {part.name: part.read_bytes() for part in parts.glob("*part-*")}
+    assert made == {part.name: part.read_bytes() for part in (tmp_path / "undisturbed").glob("*part-*")}
+    assert [row["n"] for row in rows(tmp_path)] == list(range(ROWS))

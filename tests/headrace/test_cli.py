@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from headrace import cli
+from headrace import cli, submit
 
 COMMANDS = (
     "serve",
@@ -165,3 +165,23 @@ def test_the_doctor_finds_what_serving_needs(headrace: Typing) -> None:
     assert all(line.startswith(("ok   ", "warn ", "FAIL ")) for line in lines)
     assert any(line.startswith("ok   python: 3.1") for line in lines)
     assert told.returncode == any(line.startswith("FAIL") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("batch run in out --model m --gpus 2 -- --gpus 4", "batch run in out --model m -- --gpus 4"),
+        ("batch run in out --cpus 1 -- --a -- --b", "batch run in out -- --a -- --b"),
+        ("--gpus 2 -- batch run in out --detach -- --a", "batch run in out --detach -- --a"),
+        ("compress m --to w8a8 --gpus 2", "compress m --to w8a8"),
+    ],
+)
+def test_what_stands_after_two_dashes_belongs_to_the_command_that_is_submitted(
+    headrace: Typing, monkeypatch: pytest.MonkeyPatch, typed: str, words: str
+) -> None:
+    submitted: list[submit.Wish] = []
+    monkeypatch.setattr(submit, "command", submitted.append)
+    assert headrace("submit", *typed.split()).returncode == 0
+    (wish,) = submitted
+    assert wish.words == words.split()
+    assert wish.gpus == (2 if "--gpus 2" in typed else 0)
