@@ -43,6 +43,7 @@ def test_two_workers_have_the_gradients_that_one_has_of_the_whole_batch(jobs: di
             torch.testing.assert_close(theirs[weight], value.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.prove
 def test_one_worker_two_and_two_that_share_shards_end_with_the_same_student(trained: dict[str, Training]) -> None:
     curves = {name: training_state.curve(each.folder).loss for name, each in trained.items()}
     weights = {name: load_file(each.folder / training.TRAINED) for name, each in trained.items()}
@@ -52,6 +53,7 @@ def test_one_worker_two_and_two_that_share_shards_end_with_the_same_student(trai
             torch.testing.assert_close(weights[name][weight], value, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.prove
 def test_one_worker_goes_on_from_a_checkpoint_of_two_that_share_shards(
     trained: dict[str, Training], tmp_path: Path
 ) -> None:
