@@ -149,7 +149,8 @@ def _line(number: int, source: np.random.Generator) -> dict[str, Any]:
 
 async def beside(url: str, batches: Batches, name: str, lines: int, trace: Trace, seed: int) -> tuple[Any, float, int]:
     """What users were told who came while the batch ran, for how long that was, and how many lines it ended."""
-    before, began_s = await asyncio.to_thread(batches.done, name), time.monotonic()
+    before = now = await asyncio.to_thread(batches.done, name)
+    began_s = time.monotonic()
     coming = asyncio.ensure_future(come(url, trace, seed))
     while not coming.done() and (now := await asyncio.to_thread(batches.done, name)) < lines:
         await asyncio.sleep(0.5)

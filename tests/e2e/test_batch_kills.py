@@ -31,7 +31,7 @@ models: [{name: minilm, source: minilm}]
 router: {port: {port}}
 """
 LINES = 400
-KILLS = {"routers": 60, "engine": 30, "cluster": 10}
+KILLS = {"routers": 32, "engine": 15, "cluster": 3}
 T = TypeVar("T")
 PATIENCE_S = 300.0
 """With a batch whose server starts anew."""
@@ -66,12 +66,13 @@ def test_embeddings_in_a_batch_are_those_that_come_alone(tmp_path: Path) -> None
             assert told["response"]["body"]["data"][0]["embedding"] == pytest.approx(alone, abs=1e-5)
 
 
-def test_batches_amid_a_hundred_kills_say_what_an_undisturbed_one_says(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("seed", range(2))
+def test_batches_amid_fifty_kills_say_what_an_undisturbed_one_says(
+    tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     """Batches of the same lines follow each other until everybody was killed as often as is wanted."""
     lines = [line(str(number), "tiny", f"def function_{number}", 20 + number % 40) for number in range(LINES)]
-    draw = random.Random(0)
+    draw = random.Random(seed)
     left = [kind for kind, count in KILLS.items() for _ in range(count)]
     draw.shuffle(left)
     killed: Counter[str] = Counter()
@@ -107,6 +108,7 @@ def killed_until_it_ends(
         kind = left.pop()
         kill(fleet, kind, draw)
         killed[kind] += 1
+        print(f"killed {dict(killed)}, {len(left)} left", flush=True)
     return ended(client, name, PATIENCE_S), killed
 
 
@@ -151,7 +153,9 @@ def kill(fleet: DetachedFleet, kind: str, draw: random.Random) -> None:
     elif kind == "routers":
         end(fleet.processes("ServeReplica:headrace:router"))
     else:
-        replica = draw.choice(fleet.processes("ServeReplica:headrace:engine-tiny"))
+        while not (replicas := fleet.processes("ServeReplica:headrace:engine-tiny")):
+            sleep(0.1)  # the last ones are being replaced
+        replica = draw.choice(replicas)
         end([draw.choice([replica, *replica.children(recursive=True)])])
 
 
