@@ -28,12 +28,14 @@ router: {port: {port}, replicas: 2}
 tenants:
   - {name: requests, requests_per_min: 300}
   - {name: tokens, tokens_per_min: 12000}
-  - {name: token-budget, budgets: [{tokens: 20000, per: total}]}
-  - {name: gpu-budget, budgets: [{gpu_s: 20, per: total}]}
+  - {name: token-budget, budgets: [{tokens: 10000, per: total}]}
+  - {name: gpu-budget, budgets: [{gpu_s: 15, per: total}]}
 """
-REQUESTS, TOKENS, OF_KEY, BUDGET_TOKENS, BUDGET_GPU_S = 300, 12_000, 200, 20_000, 20.0
-CALM_S, AFTER_S = 90.0, 100.0
+REQUESTS, TOKENS, OF_KEY, BUDGET_TOKENS, BUDGET_GPU_S = 300, 12_000, 200, 10_000, 15.0
+CALM_S, AFTER_S = 90.0, 20.0
 BACK_S = 150.0
+USED_UP_S = 400.0
+"""Within which clients that hurry use budgets up."""
 MINUTES = {"requests": REQUESTS, "tokens": TOKENS, "of-a-key": OF_KEY}
 """Limits per minute, by who has them."""
 ROUTER, LEDGER = "ServeReplica:headrace:router", "LedgerActor"
@@ -89,7 +91,15 @@ async def pressed(fleet: DetachedFleet, pressers: dict[str, Presser], record_pro
         assert not used_up(budgets[0])
         for budget in budgets:
             budget.hurry()
+        await until_used_up(budgets)
         await asyncio.sleep(AFTER_S)
+
+
+async def until_used_up(budgets: list[Presser]) -> None:
+    end_s = monotonic() + USED_UP_S
+    while not all(used_up(budget) for budget in budgets):
+        assert monotonic() < end_s, [budget.asked[-1] for budget in budgets]
+        await asyncio.sleep(0.5)
 
 
 @asynccontextmanager
