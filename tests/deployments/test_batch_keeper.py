@@ -13,7 +13,7 @@ from deployments.store import Store
 async def test_lines_of_another_router_are_none_of_this_one_s_pace(opened: Store, url: str) -> None:
     told = {"tenant": "alpha", "key": "k", "models": None, "endpoint": "/v1/completions", "input_file": "file-1"}
     batch = Batch(id="batch_1", about=None, files_kept_s=None, created_s=1.0, expires_s=1e12, **told)
-    stored_batches.add(opened, batch)
+    stored_batches.add(opened, batch, most_open=1)
     stored_batches.claim(opened, "one", 60.0)
     done = [Outcome(line, True, b"{}") for line in range(1, 101)]
     stored_batches.keep(opened, "batch_1", "one", -1.0, done, Progress(total=200, completed=100))
