@@ -37,6 +37,10 @@ FADES = 0.999
 """The dearest token seen counts a little less with each request after it."""
 
 
+Lent = tuple[dict[str, float], routing.Loan]
+"""What the ledger was asked for, and what it said."""
+
+
 class Ledger(Protocol):
     """Of the fleet. Raises whatever it raises when it can't be reached."""
 
@@ -84,6 +88,8 @@ class Account:
     """In the ledger, and in what is told."""
     purse: routing.Purse
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    question: "asyncio.Task[Lent] | None" = None
+    """To the ledger, the last one. It may be open while who asked waits no more."""
     dry: tuple[float, routing.Loan, dict[str, float]] | None = None
     """Until when the ledger is not asked again, what it said, and to what."""
 
@@ -158,26 +164,34 @@ class Tolls:
                 await self._borrow(account, cost)
 
     async def _borrow(self, account: Account, cost: routing.Cost) -> None:
-        """Fills the purse by what the cost lacks, or raises ApiError."""
+        """Fills the purse by what the cost lacks, or by what was asked for one who waits no more. Raises ApiError."""
+        if account.question is not None and not account.question.done():
+            await self._answer(account.question)
+            return
         purse = account.purse
         lacking, now_s = purse.lacks(cost, time()), time()
         if (loan := _still_dry(account, lacking, now_s)) is None:
-            lacking, loan = await self._ask(account, cost)
+            await self._give_back(account)
+            account.question = asyncio.create_task(self._lend(account, cost))
+            lacking, loan = await self._answer(account.question)
         if loan.short is not None:
             account.dry = (now_s + min(DRY_S, loan.wait_s), loan, lacking)
             limit = next(limit for limit in purse.limits if limit.name == loan.short)
             raise _refusal(account.owner, limit, loan, needed=lacking[loan.short], held=purse.held(limit.name))
-        purse.fill(loan)
 
-    async def _ask(self, account: Account, cost: routing.Cost) -> tuple[dict[str, float], routing.Loan]:
-        """What was asked for, and what the ledger says."""
+    async def _lend(self, account: Account, cost: routing.Cost) -> Lent:
+        """It is in the purse then."""
         assert self._ledger is not None
         purse = account.purse
-        await self._give_back(account)
         lacking = purse.lacks(cost, time())
+        loan = await self._ledger.borrow(account.owner, purse.limits, lacking, purse.ahead(time()))
+        purse.fill(loan)
+        return lacking, loan
+
+    async def _answer(self, question: asyncio.Task[Lent]) -> Lent:
+        """Goes on being waited for by those that come, if it is late."""
         try:
-            asked = self._ledger.borrow(account.owner, purse.limits, lacking, purse.ahead(time()))
-            return lacking, await asyncio.wait_for(asked, ANSWER_S)
+            return await asyncio.wait_for(asyncio.shield(question), ANSWER_S)
         except Exception as error:
             self._log(f"the ledger of limits can't be reached: {type(error).__name__}: {error}")
             message = "This server can't tell at the moment what is left of your limits."

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +18,10 @@ from deployments.api_key import ApiKey, new_key
 from deployments.file_errors import FileError
 from deployments.fleet import Tenant, validate
 from deployments.key_ring import KeyRing
+from deployments.openai_wire import ApiError
+from deployments.sender import Sender
 from deployments.store import Store
-from deployments.tolls import Tolls
+from deployments.tolls import Toll, Tolls
 from tests.deployments.fake_engine import CONTEXT_TOKENS, FakeEngine
 from tests.deployments.forwarded import CHAT
 from tests.deployments.http_served import MODEL, Served, idle, serve
@@ -32,10 +34,11 @@ BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content":
 
 @dataclass
 class Here:
-    """A ledger in this process, which can be lost."""
+    """A ledger in this process, which can be lost, or late: what it was asked it does also for who waits no more."""
 
     ledger: routing.Ledger = field(default_factory=routing.Ledger)
     lost: bool = False
+    late: asyncio.Event | None = None
     asked: int = 0
 
     async def borrow(
@@ -45,7 +48,13 @@ class Here:
         self.asked += 1
         if self.lost:
             raise ConnectionError("gone")
-        return self.ledger.borrow(tenant, limits, needs, ahead, time())
+
+        async def lent() -> routing.Loan:
+            if self.late is not None:
+                await self.late.wait()
+            return self.ledger.borrow(tenant, limits, needs, ahead, time())
+
+        return await asyncio.shield(asyncio.ensure_future(lent()))
 
     async def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None:
         await asyncio.sleep(0)
@@ -232,6 +241,41 @@ async def test_while_the_ledger_is_lost_what_was_lent_is_used_and_then_503_is_to
         assert any("can't be reached" in line for line in said)
         ledger.lost = False
         assert (await ask(served)).status_code == 200
+
+
+async def test_what_a_late_ledger_lends_is_there_for_the_next_requests(
+    tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha, ledger = tenant(requests_per_min=10), Here(late=asyncio.Event())
+    assert ledger.late is not None
+    async with serve(tokenizer_folder, FakeEngine(), tenants=[alpha], tolls=toll_keeper(alpha, ledger)) as served:
+        with monkeypatch.context() as patience:
+            patience.setattr(tolls, "ANSWER_S", 0.01)
+            assert [(await ask(served)).status_code for _ in range(5)] == [503] * 5
+        ledger.late.set()
+        assert [(await ask(served)).status_code for _ in range(11)] == [200] * 10 + [429]
+
+
+async def test_what_is_lent_to_a_request_that_left_meanwhile_is_there_for_the_next() -> None:
+    ledger = Here(late=asyncio.Event())
+    assert ledger.late is not None
+    keeper = toll_keeper(tenant(requests_per_min=3), ledger)
+
+    async def let_in() -> AbstractContextManager[Toll | None]:
+        by = Sender(tenant="alpha")
+        return await keeper.admit(by, prompt_tokens=1, answers=1, max_tokens=1, room_tokens=None)
+
+    leaves = asyncio.create_task(let_in())
+    while not ledger.asked:
+        await asyncio.sleep(0)
+    leaves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    ledger.late.set()
+    for _ in range(3):
+        await let_in()
+    with pytest.raises(ApiError, match="0 of 3"):
+        await let_in()
 
 
 async def test_a_flood_of_refused_requests_does_not_reach_the_ledger(
