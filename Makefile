@@ -25,7 +25,7 @@ demo: install ## the same, then stop
 test: ## install, then every test but the long evidence and those that need a GPU
 	@start=$$(date +%s); $(MAKE) --no-print-directory install && \
 	installed=$$(date +%s) && { \
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine-tests other-tests; code=$$?; \
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine-tests fast-tests computing-tests; code=$$?; \
 	echo "make test: $(call seconds_since,$$start) s, of which tests $(call seconds_since,$$installed) s"; \
 	exit $$code; }
 
@@ -48,8 +48,9 @@ QUICK := $(FAST) --hypothesis-profile=quick
 SERVING := tests/autoscaling tests/deployments tests/k8s tests/routing
 SCIENCE := tests/benchmarks tests/compress
 SLOW := -q --durations=10 -m "slow and not prove and not gpu"
-# Slow ones that start no engine.
-COMPUTING := tests/compress tests/headrace/test_fetching_hub.py
+# Slow ones that compute for the most part, or start no engine: run while engines of others start and wait.
+COMPUTING := tests/compress tests/headrace/test_fetching_hub.py tests/e2e/test_distil.py tests/e2e/test_compress.py \
+	tests/deployments/test_batch_kills.py
 
 # Each of these imports what its folders need and the others don't: Ray and clients; torch and scipy; neither.
 serving-tests:
@@ -65,9 +66,11 @@ remaining-tests:
 engine-tests: fetch-tiny fetch-smollm2
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(SLOW) $(addprefix --ignore=,$(COMPUTING))
 
-# On one core, while the tiny model is trained on the other, and while engines start and wait.
-other-tests: fetch-smollm2
+# On one core, while the tiny model is trained on the other.
+fast-tests: fetch-smollm2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
+
+computing-tests: fetch-tiny fetch-smollm2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SLOW) $(COMPUTING)
 
 prove: install ## the long evidence: kills, soaks, benchmarks (hours; ONLY=... for parts); JSON under docs/evidence

@@ -21,12 +21,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import openai
 
 from benchmarks.live_fleet import Told, engine, lengths, paced, played
 from benchmarks.live_fleet import fleet as live_fleet
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.pace import STEP_S
+from benchmarks.put_batch import begun, client_of, looked_at, uploaded
 from simulation.trace import Trace
 
 NAME = "batch-beside"
@@ -115,36 +115,25 @@ class Batches:
     """What OpenAI's client says of one batch after another."""
 
     def __init__(self, url: str, lines: int) -> None:
-        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=600.0)
-        self._lines = lines
+        self._client, self._lines = client_of(url), lines
 
     def begin(self, seed: int) -> str:
         """Returns once its lines are being asked."""
         source = np.random.default_rng(seed)
-        text = "".join(json.dumps(_line(number, source)) + "\n" for number in range(self._lines))
-        file = self._client.files.create(file=("in.jsonl", text.encode()), purpose="batch")
-        name = self._client.batches.create(
-            input_file_id=file.id, endpoint="/v1/completions", completion_window="24h"
-        ).id
+        name = begun(self._client, uploaded(self._client, (_body(source) for _ in range(self._lines))))
         while not self.done(name):
             time.sleep(0.1)
         return name
 
     def done(self, name: str) -> int:
         """Lines that have ended. Raises RuntimeError if one failed."""
-        batch = self._client.batches.retrieve(name)
-        counts = batch.request_counts
-        if batch.status not in ("validating", "in_progress", "finalizing", "completed") or counts is None:
-            raise RuntimeError(f"the batch is {batch.status}: {batch.errors}")
-        if counts.failed:
-            raise RuntimeError(f"{counts.failed} lines failed")
-        return counts.completed
+        counts = looked_at(self._client, name).request_counts
+        return counts.completed if counts else 0
 
 
-def _line(number: int, source: np.random.Generator) -> dict[str, Any]:
+def _body(source: np.random.Generator) -> dict[str, Any]:
     prompt = source.integers(100, 900, size=32).tolist()
-    body = {"model": "tiny", "prompt": prompt, "max_tokens": LINE_TOKENS, "ignore_eos": True, "temperature": 0}
-    return {"custom_id": str(number), "method": "POST", "url": "/v1/completions", "body": body}
+    return {"model": "tiny", "prompt": prompt, "max_tokens": LINE_TOKENS, "ignore_eos": True, "temperature": 0}
 
 
 async def beside(url: str, batches: Batches, name: str, lines: int, trace: Trace, seed: int) -> tuple[Any, float, int]:

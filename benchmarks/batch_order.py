@@ -21,17 +21,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-import openai
 
 from benchmarks.live_fleet import fleet
 from benchmarks.machine_facts import machine_facts, versions
 from benchmarks.prompts import WORDS
+from benchmarks.put_batch import begun, client_of, looked_at, uploaded
 
 NAME = "batch-order"
 SLOTS = 4
 AT_ONCE = SLOTS + 16
 """Lines that a batch has in flight."""
-BEGINNINGS, LINES_EACH = 16, 4
+BEGINNINGS, LINES_EACH = 16, 8
 BEGINNING_WORDS, QUESTION_WORDS, ANSWER_TOKENS = 250, 10, 8
 ENGINE = {"dtype": "float32", "max_model_len": 1024, "max_num_seqs": SLOTS, "max_num_batched_tokens": 1024}
 CACHE_BYTES = 96 << 20
@@ -70,21 +70,12 @@ def lines(seed: int) -> list[dict[str, Any]]:
 
 def as_batch(url: str, bodies: Sequence[dict[str, Any]]) -> Pass:
     """From its creation to its end."""
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=600.0)
-    rows = (
-        {"custom_id": str(number), "method": "POST", "url": "/v1/completions", "body": body}
-        for number, body in enumerate(bodies)
-    )
-    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    file = client.files.create(file=("in.jsonl", text), purpose="batch")
+    client = client_of(url)
+    file = uploaded(client, bodies)
     began_s = time.monotonic()
-    asked: Any = {"input_file_id": file.id, "endpoint": "/v1/completions", "completion_window": "24h"}
-    batch = client.batches.create(**asked)
-    while batch.status != "completed":
-        if batch.status not in ("validating", "in_progress", "finalizing"):
-            raise RuntimeError(f"the batch is {batch.status}: {batch.errors}")
+    name = begun(client, file)
+    while (batch := looked_at(client, name)).status != "completed":
         time.sleep(0.1)
-        batch = client.batches.retrieve(batch.id)
     seconds = time.monotonic() - began_s
     output = client.files.content(batch.output_file_id or "").text
     return _pass(seconds, [json.loads(line)["response"]["body"] for line in output.splitlines()], len(bodies))

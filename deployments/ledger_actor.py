@@ -30,17 +30,16 @@ class LedgerActor:
     """In a process of its own; one call after the other."""
 
     def __init__(self, url: str | None) -> None:
-        self._store: Store | None = None
-        self._minutes: LentMinutes | None = None
+        self._kept: tuple[Store, LentMinutes] | None = None
+        """Where it outlives this process: budgets, and minutes."""
         if url is None:
             self._ledger = routing.Ledger()
             return
         from deployments import store, stored_ledger
 
-        self._store = store.Store(url)
-        self._ledger = routing.Ledger(stored_ledger.kept(self._store))
-        self._minutes = LentMinutes(store_path(url, MINUTES))
-        for lent in self._minutes.recall():
+        budgets, minutes = self._kept = store.Store(url), LentMinutes(store_path(url, MINUTES))
+        self._ledger = routing.Ledger(stored_ledger.kept(budgets))
+        for lent in minutes.recall():
             self._ledger.remember(lent.owner, lent.amounts, lent.at_s)
 
     def borrow(
@@ -62,18 +61,17 @@ class LedgerActor:
         self._keep(tenant, limits, {name: -amount for name, amount in unused.items()}, now_s)
 
     def _keep(self, tenant: str, limits: Sequence[routing.Limit], lent: Mapping[str, float], now_s: float) -> None:
-        if self._store is None or self._minutes is None:
+        if self._kept is None:
             return
         from deployments import stored_ledger
 
-        if self._minutes.full:
-            self._minutes.begin(
-                Lent(at_s, owner, {name: had}) for owner, name, at_s, had in self._ledger.minutes(now_s)
-            )
+        budgets, minutes = self._kept
+        if minutes.full:
+            minutes.begin(Lent(at_s, owner, {name: had}) for owner, name, at_s, had in self._ledger.minutes(now_s))
         elif of_minutes := {one.name: lent[one.name] for one in limits if one.period is None and one.name in lent}:
-            self._minutes.add(Lent(now_s, tenant, of_minutes))
+            minutes.add(Lent(now_s, tenant, of_minutes))
         if any(limit.period is not None for limit in limits):
-            stored_ledger.keep(self._store, tenant, self._ledger.kept(tenant))
+            stored_ledger.keep(budgets, tenant, self._ledger.kept(tenant))
 
 
 class RayLedger:

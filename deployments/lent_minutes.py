@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from deployments.said_once import SaidOnce
 from deployments.store_paths import make_private
 
 FULL_LINES = 20_000
@@ -35,7 +36,7 @@ class LentMinutes:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._said = path, ""
+        self._path, self._said = path, SaidOnce(log.warning)
         self._file, self._left_lines = -1, 0
 
     @property
@@ -77,11 +78,9 @@ class LentMinutes:
         """A failure is said once."""
         try:
             yield
-            self._said = ""
+            self._said.works()
         except OSError as error:
-            if (failed := f"a next ledger would not know what is lent of minutes: {error}") != self._said:
-                log.warning(failed)
-                self._said = failed
+            self._said.fails(f"a next ledger would not know what is lent of minutes: {error}")
 
 
 def _line(lent: Lent) -> bytes:

@@ -166,7 +166,10 @@ class EngineEnd:
             return
         peer.received_frames += 1
         self._sharing.hear(router, frame, peer.heard_s)
-        if self._sharing.asks(router):
+        if not peer.sent_frames:
+            # A router sends nothing to a replica of which it knows nothing.
+            self._send(router, peer, self._load())
+        elif self._sharing.asks(router):
             self.flush_soon()
         for message in frame.messages:
             if isinstance(message, Submit | Call):

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+from deployments.said_once import SaidOnce
+
 
 async def go_on_looking(
     look: Callable[[], Awaitable[None]],
@@ -12,13 +14,11 @@ async def go_on_looking(
     log: Callable[[str], None],
 ) -> NoReturn:
     """Looks until it is cancelled, with so many seconds between two looks. A failure in the same words is said once."""
-    said = ""
+    said = SaidOnce(log)
     while True:
         try:
             await look()
-            said = ""
+            said.works()
         except Exception as error:
-            if (words := failed(error)) != said:
-                log(words)
-                said = words
+            said.fails(failed(error))
         await asyncio.sleep(every_s)

@@ -1,10 +1,13 @@
-"""How is vLLM imported in half the time? Without the garbage collector, which looks through all that an import makes.
+"""How are vLLM and tokenizers imported in half the time?
 
-Measured: 4.9 s of CPU instead of 8.5 for the modules of an engine core, and each engine has three such processes. As
-the main module of a process that multiprocessing spawns, this file does there what `uncollected` does here.
+vLLM without the garbage collector, which looks through all that an import makes: 4.9 s of CPU instead of 8.5 for the
+modules of an engine core, and each engine has three such processes. As the main module of a process that
+multiprocessing spawns, this file does there what `uncollected` does here. Tokenizers without torch: 1.6 s instead of
+3.8, and 340 MB of memory less.
 """
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +42,25 @@ def collect_again() -> None:
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def torch_unseen() -> Iterator[None]:
+    """transformers, first imported in the block, does without torch for as long as this process lives.
+
+    For one that only tokenizes. None in place of a module tells `importlib.util.find_spec`, by which transformers
+    looks, that there is none.
+    """
+    if not {"torch", "transformers"}.isdisjoint(sys.modules):
+        yield
+        return
+    # Else it says that no models will be available.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 if __name__ == "__mp_main__":

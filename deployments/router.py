@@ -28,6 +28,7 @@ from deployments.http_server import HttpServer
 from deployments.lane import Lane
 from deployments.link import RouterEnd
 from deployments.listener import Listener, listen
+from deployments.quick_imports import torch_unseen
 from deployments.render import Renderer
 from deployments.replica import Replica
 from deployments.router_metrics import RouterMetrics
@@ -146,12 +147,17 @@ def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:
     created = int(os.path.getmtime(model.source)) if os.path.exists(model.source) else int(time.time())
     return Desk(
         lanes[0],
-        Renderer(model.source, threads),
+        _renderer(model.source, threads),
         created,
         wakes=all(engine.replicas.min == 0 for engine in model.engines),
         reasons=model.reasons,
         variants=_variants(model, lanes, fleet.scaling.ttft_s) if model.variants else None,
     )
+
+
+def _renderer(source: str, threads: ThreadPoolExecutor) -> Renderer:
+    with torch_unseen():
+        return Renderer(source, threads)
 
 
 def _variants(model: Model, lanes: list[Lane], ttft_s: float) -> Variants:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deployments.said_once import SaidOnce
 from deployments.store_paths import make_private
 from deployments.usage_line import Line, encode
 
@@ -25,7 +26,7 @@ class UsageJournal:
 
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         """Raises OSError."""
-        self._log, self._said = log, ""
+        self._said = SaidOnce(log)
         make_private(folder)
         self.path = folder / f"{secrets.token_hex(8)}{SUFFIX}"
         # Locked before it has a name by which others look for files that nobody holds.
@@ -43,11 +44,9 @@ class UsageJournal:
         """Appends a line. A file that can't be written stops no answer: that is said once."""
         try:
             self.size_bytes += os.write(self._file, encode(line) + b"\n")
-            self._said = ""
+            self._said.works()
         except OSError as error:
-            if (failed := f"usage is lost, {self.path} can't be written: {error.strerror or error}") != self._said:
-                self._log(failed)
-                self._said = failed
+            self._said.fails(f"usage is lost, {self.path} can't be written: {error.strerror or error}")
 
     def sync(self) -> None:
         """Returns when the disk has it. Any thread may ask. Raises OSError."""

@@ -1,11 +1,15 @@
-"""Does nothing look for garbage while an engine's processes import vLLM, and is it looked for later?"""
+"""Does nothing look for garbage while an engine's processes import vLLM, and do tokenizers work without torch?"""
 
 import gc
 import multiprocessing
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from deployments.quick_imports import begun_uncollected, collect_again, uncollected
+from deployments.render import Renderer
 
 SPAWN = multiprocessing.get_context("spawn")
 WAIT_S = 30.0
@@ -44,3 +48,29 @@ def test_garbage_is_looked_for_again_whatever_happens() -> None:
     except KeyError:
         assert gc.isenabled()
     gc.unfreeze()
+
+
+TOKENIZES = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from deployments.quick_imports import torch_unseen
+from deployments.render import Renderer
+
+with torch_unseen():
+    renderer = Renderer(sys.argv[1], ThreadPoolExecutor(max_workers=1))
+assert not any(name.partition(".")[0] == "torch" for name in sys.modules)
+print(renderer.text_ids(sys.argv[2], True))
+import torch
+"""
+
+
+def test_texts_are_tokenized_the_same_without_torch_which_can_be_imported_later(tokenizer_folder: Path) -> None:
+    text = "Grüße 🚰 of all"
+    command = [sys.executable, "-c", TOKENIZES, str(tokenizer_folder), text]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        assert (done.returncode, done.stderr, done.stdout.strip()) == (
+            0,
+            "",
+            str(Renderer(str(tokenizer_folder), threads).text_ids(text, True)),
+        )

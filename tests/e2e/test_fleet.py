@@ -190,9 +190,12 @@ def _refuses_a_call(port: int) -> grpc.StatusCode:
 
 
 def _workers(fleet: Running, model: str) -> int:
-    """Processes below a model's engine core; told by descent, since vLLM's titles don't always take."""
-    (replica,) = [one for one in fleet.fleet.processes(f"headrace:engine-{model}") if _serves(one, model)]
-    return sum(child.ppid() != replica.pid for child in replica.children(recursive=True))
+    """Processes below the engine core of any replica of a model; load may be bringing another one.
+
+    Told by descent, since vLLM's titles don't always take.
+    """
+    replicas = [one for one in fleet.fleet.processes(f"headrace:engine-{model}") if _serves(one, model)]
+    return max(sum(child.ppid() != one.pid for child in one.children(recursive=True)) for one in replicas)
 
 
 def _serves(process: psutil.Process, model: str) -> bool:
