@@ -41,10 +41,11 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=128)
     options.add_argument("--partition-rows", type=int, default=32)
     options.add_argument("--turns", type=int, default=5)
-    options.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
+    options.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
-    if given.peer is not None:
-        print(json.dumps(peer(given.model, read(given.peer))))
+    if given.only is not None:
+        print(json.dumps(WAYS[given.only](given.model, given.file, given.partition_rows)))
         return
     facts: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     facts |= {"machine": machine_facts(), "versions": versions()}
@@ -53,8 +54,8 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             file = Path(folder) / "in.jsonl"
             write(file, given.rows, seed=number)
-            order = (ours, theirs) if number % 2 else (theirs, ours)
-            turn: dict[str, Any] = {way.__name__: way(given.model, file, given.partition_rows) for way in order}
+            order = ("ours", "theirs") if number % 2 else ("theirs", "ours")
+            turn: dict[str, Any] = {way: alone(way, given.model, file, given.partition_rows) for way in order}
         turn["ratio"] = turn["ours"]["tokens_per_s"] / turn["theirs"]["tokens_per_s"]
         turns.append(turn)
         print(f"turn {number}: {turn['ratio']:.3f}", flush=True)
@@ -81,6 +82,16 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line)["body"] for line in file.read_text().splitlines()]
 
 
+def alone(way: str, model: str, file: Path, partition_rows: int) -> dict[str, float]:
+    """One way in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.offline_batch", "--only", way, "--file", str(file), "--model", model]
+    command += ["--partition-rows", str(partition_rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def ours(model: str, file: Path, partition_rows: int) -> dict[str, float]:
     """From the first partition's begin, when the engine runs, to the last one's end on disk."""
     began: list[Done] = []
@@ -99,15 +110,6 @@ def ours(model: str, file: Path, partition_rows: int) -> dict[str, float]:
 
 
 def theirs(model: str, file: Path, _partition_rows: int) -> dict[str, float]:
-    """In a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.offline_batch", "--model", model, "--peer", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def peer(model: str, bodies: list[dict[str, Any]]) -> dict[str, float]:
     """vLLM's own, with the arguments and the cores that our engine gets."""
     os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores.binding(sorted(os.sched_getaffinity(0)), 1)
@@ -118,12 +120,16 @@ def peer(model: str, bodies: list[dict[str, Any]]) -> dict[str, float]:
     arguments = engine_arguments(served, cpu=current_platform.is_cpu(), avx512=has_avx512())
     del arguments["enable_logging_iteration_details"]
     engine = LLM(**arguments)
+    bodies = read(file)
     parameters = [SamplingParams(**{name: body[name] for name in body if name != "prompt"}) for body in bodies]
     began_s = time.perf_counter()
     outputs = engine.generate([body["prompt"] for body in bodies], parameters, use_tqdm=False)
     seconds = time.perf_counter() - began_s
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     return {"seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds}
+
+
+WAYS = {"ours": ours, "theirs": theirs}
 
 
 if __name__ == "__main__":
