@@ -138,7 +138,8 @@ class _Leaving:
     def _send(self, request: Request, choice: Choice) -> None:
         replica, now_s = choice.replica, self.now_s
         if request.tier is not Tier.BATCH and now_s - self.queue.left_s(Tier.BATCH) < BATCH_RUNS_S:
-            self.queue.spare.came(now_s - request.arrived_s, self._places(), now_s)
+            waited_s = now_s - request.arrived_s
+            self.queue.spare.came(waited_s, free=self._free(), places=self._places(), now_s=now_s)
         self.queue.leave(request, now_s)
         replica.send(choice.read_tokens)
         self.prefixes.sent(request, replica.id)
@@ -156,13 +157,15 @@ class _Leaving:
             return True
         if now_s - max(request.arrived_s, queue.left_s(tier)) >= BATCH_PATIENCE_S:
             return True
-        free = sum(replica.most_running - replica.running for replica in self.alive)
-        if free <= queue.spare.places(self._places(), now_s):
+        if self._free() <= queue.spare.places(self._places(), now_s):
             return False
         return choice.seconds <= self.batch_wait_s or not choice.replica.work_tokens
 
+    def _free(self) -> int:
+        return sum([replica.most_running - replica.running for replica in self.alive])
+
     def _places(self) -> int:
-        return sum(replica.most_running for replica in self.alive)
+        return sum([replica.most_running for replica in self.alive])
 
 
 def _expected_s(choice: Choice) -> float:

@@ -29,9 +29,13 @@ class Spare:
     """Places; None before anybody came."""
     at_s: float = 0.0
 
-    def came(self, waited_s: float, places: int, now_s: float) -> None:
-        """One that can't wait leaves for a replica, while tier batch runs too."""
-        step = MORE if waited_s > SOON_S else -MORE * LATE_SHARE / (1 - LATE_SHARE)
+    def came(self, waited_s: float, *, free: int, places: int, now_s: float) -> None:
+        """One that can't wait leaves for a replica, while tier batch runs too; `free`: before it takes its place.
+
+        Where more is free than is left for its like, it waited for something else.
+        """
+        found_none = waited_s > SOON_S and free <= max(1, self.places(places, now_s))
+        step = MORE if found_none else -MORE * LATE_SHARE / (1 - LATE_SHARE)
         self.learnt, self.at_s = _within(self._faded(places, now_s) + step, places), now_s
 
     def places(self, places: int, now_s: float) -> int:

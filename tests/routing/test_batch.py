@@ -199,6 +199,7 @@ def test_tier_batch_leaves_more_places_where_others_found_none() -> None:
     place.replica("x", slots=9, tokens=5000)
     assert place.placed() == [(1, "x")]
     for number in range(2, 8):
+        place.replicas["x"].hear(slots=1, tokens=5000, queued_tokens=0, running=9)
         place.queue.add(request(number))
         assert place.placed(0.2) == [(number, "x")]
     place.replicas["x"].hear(slots=4, tokens=5000, queued_tokens=0, running=7)
