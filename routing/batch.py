@@ -15,8 +15,8 @@ LOOKAHEAD = 4
 BATCH_SHARE = 0.5
 """Tier batch takes only places where its own first token comes within this share of the target: an interactive request
 that comes next waits no longer than that, and has the rest for its own prompt."""
-BATCH_SLOTS = 0.9
-"""Tier batch takes only so much of the places of a replica: the others are for who can't wait."""
+BATCH_RUNS_S = 10.0
+"""Tier batch is taken to run for so long after its last request left."""
 BATCH_PATIENCE_S = 10.0
 """Once in so long a request of tier batch leaves wherever there is credit."""
 
@@ -102,7 +102,7 @@ class _Leaving:
             self.queue.remove(request.id)
             self.turn.late.append(request)
             return True
-        if not _has_room(choice, request, self.queue, self.now_s, self.batch_wait_s):
+        if not self._has_room(choice, request):
             return False
         if choice.replica not in self.able or choice.replica.tokens < choice.read_tokens:
             other = _elsewhere(request, self.able, cached, self.random, behind_s)
@@ -136,13 +136,36 @@ class _Leaving:
         self.able = [one for one in self.able if one is not replica]
 
     def _send(self, request: Request, choice: Choice) -> None:
-        replica = choice.replica
-        self.queue.leave(request, self.now_s)
+        replica, now_s = choice.replica, self.now_s
+        if request.tier is not Tier.BATCH and now_s - self.queue.left_s(Tier.BATCH) < BATCH_RUNS_S:
+            waited_s = now_s - request.arrived_s
+            self.queue.spare.came(waited_s, free=self._free(), places=self._places(), now_s=now_s)
+        self.queue.leave(request, now_s)
         replica.send(choice.read_tokens)
         self.prefixes.sent(request, replica.id)
         self.turn.placed.append(Placement(request, replica.id, choice.read_tokens))
         if not replica.has_credit:
             self.able.remove(replica)
+
+    def _has_room(self, choice: Choice, request: Request) -> bool:
+        """Whether a request can go there without harm to more urgent ones; only tier batch asks.
+
+        An idle replica has room for any. Where none has room for long, its floor lets it go.
+        """
+        queue, tier, now_s = self.queue, request.tier, self.now_s
+        if tier is not Tier.BATCH or queue.floors.owes(tier, request.prompt_tokens):
+            return True
+        if now_s - max(request.arrived_s, queue.left_s(tier)) >= BATCH_PATIENCE_S:
+            return True
+        if self._free() <= queue.spare.places(self._places(), now_s):
+            return False
+        return choice.seconds <= self.batch_wait_s or not choice.replica.work_tokens
+
+    def _free(self) -> int:
+        return sum([replica.most_running - replica.running for replica in self.alive])
+
+    def _places(self) -> int:
+        return sum([replica.most_running for replica in self.alive])
 
 
 def _expected_s(choice: Choice) -> float:
@@ -167,18 +190,3 @@ def _worth_waiting(best: Choice, other: Choice, request: Request, queue: Queue, 
     if not best.replica.slots or queue.behind(request) > request.prompt_tokens:
         return False
     return now_s - queue.held_since_s(request, now_s) < other.cost_s - best.cost_s
-
-
-def _has_room(choice: Choice, request: Request, queue: Queue, now_s: float, wait_s: float) -> bool:
-    """Whether a request can go there without harm to more urgent ones; only tier batch asks.
-
-    An idle replica has room for any. Where none has room for long, its floor lets it go.
-    """
-    if request.tier is not Tier.BATCH or queue.floors.owes(request.tier, request.prompt_tokens):
-        return True
-    if now_s - max(request.arrived_s, queue.left_s(request.tier)) >= BATCH_PATIENCE_S:
-        return True
-    replica = choice.replica
-    if replica.running >= BATCH_SLOTS * replica.most_running:
-        return False
-    return choice.seconds <= wait_s or not replica.work_tokens

@@ -11,6 +11,7 @@ from math import inf
 
 from routing.counters import Counters, Floors
 from routing.request import Request, Tier
+from routing.spare import Spare
 
 STALE = 16
 """Entries of requests that left from the middle which a tenant's heap may hold beside those that wait."""
@@ -31,6 +32,7 @@ class Queue:
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self.counters = Counters(weights)
         self.floors = Floors()
+        self.spare = Spare()
         self.tokens = 0
         """Prompt tokens that wait."""
         self._waiting: dict[int, Request] = {}

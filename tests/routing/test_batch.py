@@ -194,6 +194,20 @@ def test_the_last_places_are_not_for_tier_batch() -> None:
     assert place.placed(0.1) == [(20, "x")]
 
 
+def test_tier_batch_leaves_more_places_where_others_found_none() -> None:
+    place = Place(request(1, tokens=10, tier=Tier.BATCH))
+    place.replica("x", slots=9, tokens=5000)
+    assert place.placed() == [(1, "x")]
+    for number in range(2, 8):
+        place.replicas["x"].hear(slots=1, tokens=5000, queued_tokens=0, running=9)
+        place.queue.add(request(number))
+        assert place.placed(0.2) == [(number, "x")]
+    place.replicas["x"].hear(slots=4, tokens=5000, queued_tokens=0, running=7)
+    place.queue.add(request(20, tokens=10, tier=Tier.BATCH))
+    assert place.placed(0.3) == [], "each of the six waited for 0.2 s"
+    assert place.placed(600.0) == [(20, "x")], "nobody came for ten minutes"
+
+
 def test_tier_batch_is_not_starved_where_there_is_never_room() -> None:
     place = Place(request(1, tokens=100, tier=Tier.BATCH), request(2, tokens=100, tier=Tier.BATCH))
     one = place.replica("x", tokens=1000, queued=900)
