@@ -150,7 +150,8 @@ class _Leaving:
     def _has_room(self, choice: Choice, request: Request) -> bool:
         """Whether a request can go there without harm to more urgent ones; only tier batch asks.
 
-        An idle replica has room for any. Where none has room for long, its floor lets it go.
+        While enough places stay free, a replica without work has room for any. Where none has room for long, its floor
+        lets it go.
         """
         queue, tier, now_s = self.queue, request.tier, self.now_s
         if tier is not Tier.BATCH or queue.floors.owes(tier, request.prompt_tokens):
