@@ -147,11 +147,12 @@ async def beside(url: str, batches: Batches, name: str, lines: int, trace: Trace
     return await coming, took_s, ended
 
 
-def compared(rounds: int, loads: Sequence[float], span_s: float, lines: int) -> Iterator[Beside]:
+def compared(rounds: int, loads: Sequence[float], span_s: float, lines: int, ttft_s: float) -> Iterator[Beside]:
     """Every load in every round."""
     arguments = engine(slots=SLOTS, context_tokens=CONTEXT_TOKENS, step_tokens=STEP_TOKENS, cache_bytes=CACHE_BYTES)
     with TemporaryDirectory() as folder:
         fields = paced({"tiny": REPLICAS}, arguments) | {"store": {"url": f"sqlite:///{folder}/store.sqlite"}}
+        fields["scaling"] = {"ttft_s": ttft_s}
         with live_fleet(NAME, fields) as url:
             asyncio.run(come(url, users(0.5, 10.0, seed=98), seed=98))
             most, batches = most_tokens_per_s(url), Batches(url, lines)
@@ -208,15 +209,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--span", type=float, default=120.0, help="seconds over which users come (120)")
     parser.add_argument("--lines", type=int, default=10_000)
+    parser.add_argument("--ttft", type=float, default=1.0, help="seconds that the fleet promises (1)")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(argv)
     found: list[Beside] = []
-    for one in compared(options.rounds, options.loads, options.span, options.lines):
+    for one in compared(options.rounds, options.loads, options.span, options.lines, options.ttft):
         found.append(one)
         print(f"{one} cost {one.cost:.3f} used {one.used:.3f}", file=sys.stderr, flush=True)
         if options.output:
             facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
             facts |= {"versions": versions(), "step_s": STEP_S, "lines": options.lines, "slots": SLOTS}
+            facts |= {"ttft_s": options.ttft}
             told = [asdict(one) | {"cost": one.cost, "used": one.used} for one in found]
             options.output.write_text(json.dumps(facts | {"replicas": REPLICAS, "found": told}, indent=1) + "\n")
     print(table(found))

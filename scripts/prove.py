@@ -19,7 +19,15 @@ from benchmarks.machine_facts import machine_facts, versions
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
 TARGET = EVIDENCE / "prove.json"
-BENCHMARKS = ("serving_path", "compression_quality", "distil_workers", "simulation_cost")
+BENCHMARKS = (
+    "serving_path",
+    "compression_quality",
+    "distil_workers",
+    "simulation_cost",
+    "batch_order",
+    "batch_beside",
+    "offline_batch",
+)
 
 
 def main() -> None:
