@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from autoscaling import Targets
 from benchmarks.live_fleet import Told, engine, lengths, paced, played
 from benchmarks.live_fleet import fleet as live_fleet
 from benchmarks.machine_facts import machine_facts, versions
@@ -209,7 +210,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--span", type=float, default=120.0, help="seconds over which users come (120)")
     parser.add_argument("--lines", type=int, default=10_000)
-    parser.add_argument("--ttft", type=float, default=1.0, help="seconds that the fleet promises (1)")
+    parser.add_argument(
+        "--ttft", type=float, default=Targets().ttft_s, help="seconds that the fleet promises (%(default)g)"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(argv)
     found: list[Beside] = []
@@ -219,9 +222,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.output:
             facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
             facts |= {"versions": versions(), "step_s": STEP_S, "lines": options.lines, "slots": SLOTS}
-            facts |= {"ttft_s": options.ttft}
+            facts |= {"replicas": REPLICAS, "ttft_s": options.ttft}
             told = [asdict(one) | {"cost": one.cost, "used": one.used} for one in found]
-            options.output.write_text(json.dumps(facts | {"replicas": REPLICAS, "found": told}, indent=1) + "\n")
+            options.output.write_text(json.dumps(facts | {"found": told}, indent=1) + "\n")
     print(table(found))
 
 

@@ -83,17 +83,12 @@ def most_within_a_minute(asked: Iterable[Asked]) -> Counter[str]:
     return most
 
 
-def shares_before_refusals(asked: Iterable[Asked], limit: float, unit: str) -> list[tuple[float, float]]:
-    """When each refusal came, and the least share of a limit that may have been let in within the minute that it ended;
-    what broke may have been let in.
-    """
+def least_before_a_refusal(asked: Iterable[Asked]) -> Counter[str]:
+    """The least that may have come in within a minute at whose end somebody was refused; what broke may have been."""
     asked = list(asked)
     came = [one for one in asked if one.status in (0, 200)]
-    each = max(one.tokens for one in came) if unit == "tokens" else 1
+    tokens = max(one.tokens for one in came)
     begins, ends = sorted(one.begin_s for one in came), sorted(one.end_s for one in came)
-
-    def share(refused: Asked) -> float:
-        since = bisect_left(ends, refused.begin_s - MINUTE_S - LATE_S)
-        return (bisect_right(begins, refused.end_s) - since) * each / limit
-
-    return [(one.end_s, share(one)) for one in asked if one.status == 429]
+    refused = (one for one in asked if one.status == 429)
+    least = min(bisect_right(begins, one.end_s) - bisect_left(ends, one.begin_s - MINUTE_S - LATE_S) for one in refused)
+    return Counter(requests=least, tokens=least * tokens)
