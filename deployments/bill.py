@@ -72,10 +72,11 @@ class Bill:
             used.gpu_s - told.gpu_s,
         )
         self._told = used
-        if self._journal is not None:
-            self._journal.add(line)
+        # In this order: what is counted is never missing in a budget, wherever this process is killed.
         if self._toll is not None:
             self._toll.pay(line)
+        if self._journal is not None:
+            self._journal.add(line)
 
 
 def _sum(tickets: Sequence["Ticket"]) -> Used:

@@ -1,6 +1,7 @@
 """What does a router read from its store, and what does it write there: keys, usage, limits, batches, decisions?"""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ from deployments.key_ring import KeyRing
 from deployments.late_store import LateStore
 from deployments.ledger_actor import RayLedger
 from deployments.router_metrics import RouterMetrics
+from deployments.spent_file import FOLDER as SPENT
+from deployments.spent_file import SpentFile
 from deployments.store_paths import store_path
 from deployments.tolls import Tolls
-from deployments.usage_keeper import FOLDER, UsageKeeper
+from deployments.usage_keeper import FOLDER as USAGE
+from deployments.usage_keeper import UsageKeeper
 
 if TYPE_CHECKING:
     from deployments.batches.running import Batches
@@ -28,17 +32,21 @@ class Books:
     """Of one router. Without a store there are the keys of the fleet's file, and nothing is written."""
 
     def __init__(self, fleet: Fleet, log: Log) -> None:
-        """Raises OSError where usage can't be kept."""
+        """Raises OSError where usage, or what is spent of budgets, can't be kept."""
         self._log, self._store = log, LateStore(fleet.store.url) if fleet.store.url else None
         self.ring = KeyRing(fleet.tenants, lets_in=fleet.router.lets_in, stored=None if self._store else ())
         # A key with limits may be made at any time.
         limited = self._store is not None or any(tenant.limits for tenant in fleet.tenants)
-        self.tolls = Tolls(fleet.tenants, RayLedger(fleet.store.url), log) if limited else None
+        self._spent = SpentFile(store_path(fleet.store.url, SPENT), log) if fleet.store.url else None
+        self._ledger = RayLedger(
+            fleet.store.url, self._spent.router if self._spent is not None else secrets.token_hex(8)
+        )
+        self.tolls = Tolls(fleet.tenants, self._ledger, log, self._spent) if limited else None
         self.journal: UsageKeeper | None = None
         self._files = files_url(fleet.store)
         if self._store is not None and fleet.store.url:
             self._keys = key_watch.KeyWatch(self._store)
-            self.journal = UsageKeeper(self._store, store_path(fleet.store.url, FOLDER), log)
+            self.journal = UsageKeeper(self._store, store_path(fleet.store.url, USAGE), log)
 
     async def begin(self) -> None:
         """Before the router listens."""
@@ -55,6 +63,8 @@ class Books:
             work.append(self.journal.go_on())
         if self.tolls is not None:
             work.append(self.tolls.go_on())
+        if self._spent is not None:
+            work.append(self._spent.go_on(self._ledger.end))
         return [asyncio.ensure_future(one) for one in work]
 
     def work(
@@ -76,5 +86,7 @@ class Books:
         """Nothing is answered any more: what is still to be written is, as far as that can be."""
         if self.journal is not None:
             await self.journal.close()
+        if self._spent is not None:
+            await self._spent.close(self._ledger.end)
         if self._store is not None:
             self._store.close()

@@ -5,7 +5,7 @@ lends of a minute, that is in a file of this machine.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,60 +38,92 @@ class LedgerActor:
         from deployments import store, stored_ledger
 
         budgets, minutes = self._kept = store.Store(url), LentMinutes(store_path(url, MINUTES))
-        self._ledger = routing.Ledger(stored_ledger.kept(budgets))
+        self._ledger = stored_ledger.ledger(budgets)
         for lent in minutes.recall():
-            self._ledger.remember(lent.owner, lent.amounts, lent.at_s)
+            self._ledger.remember(lent.router, lent.owner, lent.amounts, lent.had, lent.at_s)
 
     def borrow(
         self,
+        router: str,
         tenant: str,
         limits: Sequence[routing.Limit],
+        had: Mapping[str, float],
         needs: Mapping[str, float],
         ahead: Mapping[str, float],
     ) -> routing.Loan:
         now_s = time()
-        loan = self._ledger.borrow(tenant, limits, needs, ahead, now_s)
-        if loan.amounts:
-            self._keep(tenant, limits, loan.amounts, now_s)
+        settled = self._ledger.settle(router, tenant, limits, had, now_s)
+        loan = self._ledger.borrow(router, tenant, limits, needs, ahead, now_s)
+        self._keep(router, tenant, limits, [settled, loan.amounts], now_s)
         return loan
 
-    def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None:
+    def settle(self, router: str, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float]) -> None:
         now_s = time()
-        self._ledger.settle(tenant, limits, unused, now_s)
-        self._keep(tenant, limits, {name: -amount for name, amount in unused.items()}, now_s)
+        self._keep(router, tenant, limits, [self._ledger.settle(router, tenant, limits, had, now_s)], now_s)
 
-    def _keep(self, tenant: str, limits: Sequence[routing.Limit], lent: Mapping[str, float], now_s: float) -> None:
+    def end(self, router: str, spent: Mapping[str, Mapping[str, float]]) -> None:
+        tenants = self._ledger.end(router, spent, time())
+        if self._kept is not None and tenants:
+            from deployments import stored_ledger
+
+            stored_ledger.end(self._kept[0], router, {tenant: self._ledger.kept(tenant) for tenant in tenants})
+
+    def _keep(
+        self,
+        router: str,
+        tenant: str,
+        limits: Sequence[routing.Limit],
+        changes: Sequence[Mapping[str, float]],
+        now_s: float,
+    ) -> None:
+        """Before anything of it is told."""
         if self._kept is None:
             return
         from deployments import stored_ledger
 
         budgets, minutes = self._kept
+        of_minutes = {limit.name for limit in limits if limit.period is None}
+        of_budgets = {limit.name for limit in limits} - of_minutes
         if minutes.full:
-            minutes.begin(Lent(at_s, owner, {name: had}) for owner, name, at_s, had in self._ledger.minutes(now_s))
-        elif of_minutes := {one.name: lent[one.name] for one in limits if one.period is None and one.name in lent}:
-            minutes.add(Lent(now_s, tenant, of_minutes))
-        if any(limit.period is not None for limit in limits):
-            stored_ledger.keep(budgets, tenant, self._ledger.kept(tenant))
+            minutes.begin(self._minutes(now_s))
+        elif moved := [part for change in changes if (part := _part(change, of_minutes))]:
+            had = {name: amount for name, (amount, _) in self._ledger.had(router, tenant, of_minutes).items()}
+            minutes.add(*(Lent(now_s, tenant, part, router, had) for part in moved))
+        if any(_part(change, of_budgets) for change in changes):
+            of_router = self._ledger.had(router, tenant, of_budgets)
+            stored_ledger.keep(budgets, tenant, self._ledger.kept(tenant), router, of_router)
+
+    def _minutes(self, now_s: float) -> Iterator[Lent]:
+        """All that counts now."""
+        yield from (Lent(at_s, owner, {name: had}) for owner, name, at_s, had in self._ledger.minutes(now_s))
+        for router, owner, name, had, at_s in self._ledger.loans():
+            if routing.Limit.named(name).period is None:
+                yield Lent(at_s, owner, {}, router, {name: had})
 
 
 class RayLedger:
     """The actor, as a router sees it. One that is lost is found or started anew with the next question."""
 
-    def __init__(self, url: str | None) -> None:
-        self._url = url
+    def __init__(self, url: str | None, router: str) -> None:
+        self._url, self._router = url, router
         self._actor: Any = None
 
     async def borrow(
         self,
         tenant: str,
         limits: Sequence[routing.Limit],
+        had: Mapping[str, float],
         needs: Mapping[str, float],
         ahead: Mapping[str, float],
     ) -> routing.Loan:
-        return await self._ask("borrow", tenant, list(limits), dict(needs), dict(ahead))
+        return await self._ask("borrow", self._router, tenant, list(limits), dict(had), dict(needs), dict(ahead))
 
-    async def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None:
-        await self._ask("settle", tenant, list(limits), dict(unused))
+    async def settle(self, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float]) -> None:
+        await self._ask("settle", self._router, tenant, list(limits), dict(had))
+
+    async def end(self, router: str, spent: Mapping[str, Mapping[str, float]]) -> None:
+        """Of a router that is gone."""
+        await self._ask("end", router, spent)
 
     async def _ask(self, method: str, *told: Any) -> Any:
         if self._actor is None:
@@ -108,3 +140,7 @@ def _found_or_started(url: str | None) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "max_restarts": -1, "num_cpus": 0}
     return ray.remote(LedgerActor).options(scheduling_strategy=here, **options).remote(url)
+
+
+def _part(change: Mapping[str, float], names: Set[str]) -> dict[str, float]:
+    return {name: amount for name, amount in change.items() if name in names}

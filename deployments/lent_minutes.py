@@ -28,6 +28,10 @@ class Lent(msgspec.Struct, array_like=True, frozen=True):
     owner: str
     amounts: dict[str, float]
     """By name of limit; below 0: given back."""
+    router: str = ""
+    """To which, or by which."""
+    had: dict[str, float] = {}
+    """What that has had then, by name of limit."""
 
 
 class LentMinutes:
@@ -61,12 +65,13 @@ class LentMinutes:
             new.rename(self._path)
             self.close()
 
-    def add(self, lent: Lent) -> None:
-        self._left_lines -= 1
+    def add(self, *lent: Lent) -> None:
+        """All of it, or nothing, whoever is killed meanwhile."""
+        self._left_lines -= len(lent)
         with self._saying():
             if self._file < 0:
                 self._file = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            os.write(self._file, _line(lent))
+            os.write(self._file, b"".join(_line(one) for one in lent))
 
     def close(self) -> None:
         if self._file >= 0:

@@ -77,6 +77,17 @@ LEDGER = Table(
     Column("lent", Double, nullable=False),
     Column("begin_s", Double, nullable=False),
 )
+"""What is lent of budgets."""
+LOANS = Table(
+    "loans",
+    TABLES,
+    Column("router", String(16), primary_key=True),
+    Column("tenant", String(63), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("had", Double, nullable=False),
+    Column("at_s", Double, nullable=False),
+)
+"""Of budgets, what each router has had of that, and when it said so."""
 FILES = Table(
     "files",
     TABLES,

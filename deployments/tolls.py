@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import ceil, isinf
 from time import time
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import routing
 from deployments.openai_wire import ApiError
+from deployments.said_once import SaidOnce
 from deployments.sender import Sender
 from deployments.tenant import Tenant
 from deployments.usage_line import Line
@@ -37,8 +38,15 @@ FADES = 0.999
 """The dearest token seen counts a little less with each request after it."""
 
 
+T = TypeVar("T")
 Lent = tuple[dict[str, float], routing.Loan]
 """What the ledger was asked for, and what it said."""
+
+
+class Spendings(Protocol):
+    """Where it is kept what accounts spent of budgets, whatever becomes of this process."""
+
+    def add(self, owner: str, amounts: dict[str, float]) -> None: ...
 
 
 class Ledger(Protocol):
@@ -48,36 +56,11 @@ class Ledger(Protocol):
         self,
         tenant: str,
         limits: Sequence[routing.Limit],
+        had: Mapping[str, float],
         needs: Mapping[str, float],
         ahead: Mapping[str, float],
     ) -> routing.Loan: ...
-    async def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None: ...
-
-
-class Toll:
-    """Of one request. As a context, what was reserved and not used by its end is free again."""
-
-    def __init__(self, tolls: "Tolls", reserved: Sequence[tuple[routing.Purse, dict[str, routing.Reserved]]]) -> None:
-        self._tolls, self._reserved = tolls, reserved
-
-    def pay(self, line: Line) -> None:
-        """So much more was used."""
-        paid = {"requests": line.requests, "tokens": line.prompt_tokens + line.output_tokens, "gpu_s": line.gpu_s}
-        for purse, reserved in self._reserved:
-            for limit in purse.limits:
-                reserved[limit.name].used += paid[limit.unit]
-        self._settle()
-        self._tolls.learn(line)
-
-    def _settle(self) -> None:
-        for purse, reserved in self._reserved:
-            purse.settle(reserved, time())
-
-    def __enter__(self) -> "Toll":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._settle()
+    async def settle(self, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float]) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -87,18 +70,59 @@ class Account:
     owner: str
     """In the ledger, and in what is told."""
     purse: routing.Purse
+    told: dict[str, float] | None = field(init=False)
+    """Of what was had, what the ledger knows for sure; None: it may have heard the last question or not."""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    question: "asyncio.Task[Lent] | None" = None
-    """To the ledger, the last one. It may be open while who asked waits no more."""
+    question: "asyncio.Task[Lent] | asyncio.Task[None] | None" = None
+    """To the ledger, the last one: one at a time, or it would take back what is on its way here. It may be open while
+    who asked waits no more.
+    """
     dry: tuple[float, routing.Loan, dict[str, float]] | None = None
     """Until when the ledger is not asked again, what it said, and to what."""
 
+    def __post_init__(self) -> None:
+        self.told = dict(self.purse.had)
+
+
+class Toll:
+    """Of one request. As a context, what was reserved and not used by its end is free again."""
+
+    def __init__(self, tolls: "Tolls", reserved: Sequence[tuple[Account, dict[str, routing.Reserved]]]) -> None:
+        self._tolls, self._reserved = tolls, reserved
+
+    def pay(self, line: Line) -> None:
+        """So much more was used."""
+        paid = {"requests": line.requests, "tokens": line.prompt_tokens + line.output_tokens, "gpu_s": line.gpu_s}
+        for account, reserved in self._reserved:
+            for limit in account.purse.limits:
+                reserved[limit.name].used += paid[limit.unit]
+        self._settle()
+        self._tolls.learn(line)
+
+    def _settle(self) -> None:
+        for account, reserved in self._reserved:
+            account.purse.settle(reserved, time())
+            self._tolls.note(account)
+
+    def __enter__(self) -> "Toll":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._settle()
+
 
 class Tolls:
-    """Of one router. `ledger`: None where nothing is limited."""
+    """Of one router. `spendings`: None where a ledger does not outlive it."""
 
-    def __init__(self, tenants: Sequence[Tenant], ledger: Ledger | None, log: Callable[[str], None]) -> None:
-        self._ledger, self._log = ledger, log
+    def __init__(
+        self,
+        tenants: Sequence[Tenant],
+        ledger: Ledger,
+        log: Callable[[str], None],
+        spendings: Spendings | None = None,
+    ) -> None:
+        self._ledger, self._log, self._spendings = ledger, log, spendings
+        self._said = SaidOnce(log)
         self._accounts = {
             tenant.name: Account(tenant.name, routing.Purse(tenant.limits)) for tenant in tenants if tenant.limits
         }
@@ -121,7 +145,7 @@ class Tolls:
         while lacking := [account for account in accounts if account.purse.lacks(cost, time())]:
             for account in lacking:
                 await self._fill(account, cost)
-        return Toll(self, [(account.purse, account.purse.reserve(cost, time())) for account in accounts])
+        return Toll(self, [(account, account.purse.reserve(cost, time())) for account in accounts])
 
     def learn(self, line: Line) -> None:
         """What a request cost."""
@@ -131,6 +155,11 @@ class Tolls:
         if line.gpu_s > 0 and tokens > 0:
             before = self._token_gpu_s * FADES if self._learnt else 0.0
             self._token_gpu_s, self._learnt = max(before, line.gpu_s / tokens), True
+
+    def note(self, account: Account) -> None:
+        """Keeps what it has spent of budgets."""
+        if self._spendings is not None:
+            self._spendings.add(account.owner, account.purse.spent(time()))
 
     async def go_on(self) -> None:
         """Gives back what is unused until it is cancelled."""
@@ -171,9 +200,8 @@ class Tolls:
         purse = account.purse
         lacking, now_s = purse.lacks(cost, time()), time()
         if (loan := _still_dry(account, lacking, now_s)) is None:
-            await self._give_back(account)
-            account.question = asyncio.create_task(self._lend(account, cost))
-            lacking, loan = await self._answer(account.question)
+            question = account.question = asyncio.create_task(self._lend(account, cost))
+            lacking, loan = await self._answer(question)
         if loan.short is not None:
             account.dry = (now_s + min(DRY_S, loan.wait_s), loan, lacking)
             limit = next(limit for limit in purse.limits if limit.name == loan.short)
@@ -181,14 +209,17 @@ class Tolls:
 
     async def _lend(self, account: Account, cost: routing.Cost) -> Lent:
         """It is in the purse then."""
-        assert self._ledger is not None
         purse = account.purse
-        lacking = purse.lacks(cost, time())
-        loan = await self._ledger.borrow(account.owner, purse.limits, lacking, purse.ahead(time()))
+        purse.give_back(time())
+        had, lacking = dict(purse.had), purse.lacks(cost, time())
+        account.told = None
+        self.note(account)
+        loan = await self._ledger.borrow(account.owner, purse.limits, had, lacking, purse.ahead(time()))
         purse.fill(loan)
+        account.told = {name: amount + loan.amounts.get(name, 0.0) for name, amount in had.items()}
         return lacking, loan
 
-    async def _answer(self, question: asyncio.Task[Lent]) -> Lent:
+    async def _answer(self, question: asyncio.Task[T]) -> T:
         """Goes on being waited for by those that come, if it is late."""
         try:
             return await asyncio.wait_for(asyncio.shield(question), ANSWER_S)
@@ -198,13 +229,23 @@ class Tolls:
             raise ApiError(503, message, kind="server_error", code="limits_unknown", retry_after_s=2) from None
 
     async def _give_back(self, account: Account) -> None:
-        assert self._ledger is not None
-        if unused := account.purse.unused(time()):
-            try:
-                await asyncio.wait_for(self._ledger.settle(account.owner, account.purse.limits, unused), ANSWER_S)
-            except Exception as error:
-                # It stays lent: a limit is rather missed by a little than exceeded.
-                self._log(f"unused limits of {account.owner} are not given back: {type(error).__name__}: {error}")
+        """Until the ledger has heard it: again with the next look."""
+        if account.question is not None and not account.question.done():
+            return
+        account.purse.give_back(time())
+        if account.told != account.purse.had:
+            account.question = asyncio.create_task(self._settle(account))
+            await asyncio.wait([account.question], timeout=ANSWER_S)
+
+    async def _settle(self, account: Account) -> None:
+        had, account.told = dict(account.purse.had), None
+        try:
+            await self._ledger.settle(account.owner, account.purse.limits, had)
+        except Exception as error:
+            self._said.fails(f"unused limits of {account.owner} wait for the ledger: {type(error).__name__}: {error}")
+        else:
+            account.told = had
+            self._said.works()
 
 
 def _still_dry(account: Account, lacking: Mapping[str, float], now_s: float) -> routing.Loan | None:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deployments.held_file import left_behind
 from deployments.late_store import LateStore
 from deployments.looks import go_on_looking
-from deployments.usage_journal import SUFFIX, UsageJournal, left_behind
+from deployments.usage_journal import SUFFIX, UsageJournal
 from deployments.usage_line import Line
 
 if TYPE_CHECKING:

@@ -38,32 +38,20 @@ class Minute:
             self._lent = 0.0  # what rounding left
         return max(0.0, self.limit - self._lent)
 
+    def counts(self, then_s: float, now_s: float) -> bool:
+        """Whether what was lent then does now."""
+        return now_s - then_s < MINUTE_S
+
     def until_s(self, now_s: float) -> float:
         """When what is lent now is nobody's any more."""
         return now_s + MINUTE_S
 
-    def lend(self, amount: float, now_s: float) -> None:
-        """It is had now."""
-        slot = int(now_s / SLOT_S)
-        if self._slots and self._slots[-1][0] >= slot:
-            slot, before = self._slots.pop()
-            self._slots.append((slot, before + amount))
+    def move(self, amount: float, now_s: float) -> None:
+        """So much more is lent; below 0: given back."""
+        if amount >= 0:
+            self._lend(amount, now_s)
         else:
-            self._slots.append((slot, amount))
-        self._lent += amount
-
-    def give_back(self, amount: float, now_s: float) -> None:
-        """It was not needed. The oldest of what was lent is forgotten, whichever it was: what stays counts for longer
-        rather than shorter.
-        """
-        self.left(now_s)
-        while amount > 0 and self._slots:
-            slot, lent = self._slots.popleft()
-            taken = min(lent, amount)
-            self._lent -= taken
-            amount -= taken
-            if taken < lent:
-                self._slots.appendleft((slot, lent - taken))
+            self._give_back(-amount, now_s)
 
     def lent(self, now_s: float) -> list[tuple[float, float]]:
         """What counts now: when, and how much. Who lends the same anew is as this is."""
@@ -81,12 +69,34 @@ class Minute:
             free, over_s = free + lent, _over_s(slot)
         return max(0.0, over_s - now_s)
 
+    def _lend(self, amount: float, now_s: float) -> None:
+        slot = int(now_s / SLOT_S)
+        if self._slots and self._slots[-1][0] >= slot:
+            slot, before = self._slots.pop()
+            self._slots.append((slot, before + amount))
+        else:
+            self._slots.append((slot, amount))
+        self._lent += amount
+
+    def _give_back(self, amount: float, now_s: float) -> None:
+        """It was not needed. The oldest of what was lent is forgotten, whichever it was: what stays counts for longer
+        rather than shorter.
+        """
+        self.left(now_s)
+        while amount > 0 and self._slots:
+            slot, lent = self._slots.popleft()
+            taken = min(lent, amount)
+            self._lent -= taken
+            amount -= taken
+            if taken < lent:
+                self._slots.appendleft((slot, lent - taken))
+
 
 class Budget:
     """At most so much in a period."""
 
     def __init__(self, limit: float, period: Period, lent: float = 0.0, begin_s: float | None = None) -> None:
-        """`lent` since `begin_s`, as far as that is the period of the first question."""
+        """`lent` since the begin of a period, as far as that is the period of the first question."""
         self.limit, self._period = limit, period
         self.lent, self.begin_s = lent, begin_s
 
@@ -97,19 +107,18 @@ class Budget:
             self.lent, self.begin_s = 0.0, begin_s
         return max(0.0, self.limit - self.lent)
 
+    def counts(self, then_s: float, now_s: float) -> bool:
+        """Whether what was lent then does now."""
+        return bounds_s(self._period, then_s) == bounds_s(self._period, now_s)
+
     def until_s(self, now_s: float) -> float:
         """When what is lent now is nobody's any more."""
         return bounds_s(self._period, now_s)[1]
 
-    def lend(self, amount: float, now_s: float) -> None:
-        """It is had now."""
+    def move(self, amount: float, now_s: float) -> None:
+        """So much more is lent; below 0: it was lent in this period, and is given back."""
         self.left(now_s)
-        self.lent += amount
-
-    def give_back(self, amount: float, now_s: float) -> None:
-        """It was not needed, and was lent in this period."""
-        self.left(now_s)
-        self.lent = max(0.0, self.lent - amount)
+        self.lent = max(0.0, self.lent + amount)
 
     def wait_s(self, amount: float, now_s: float) -> float:
         """Until so much can be lent; inf: never."""

@@ -1,9 +1,10 @@
 """Who borrows how much of which tenant's limits?
 
-One for a fleet: routers borrow for requests that come, a little ahead, and give back what was not needed.
+One for a fleet: routers borrow for requests that come, a little ahead, and give back what was not needed. They say what
+they have had in all, not what they give back: so what gets lost on its way, or is said twice, changes nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
@@ -27,6 +28,11 @@ class Limit:
     def name(self) -> str:
         return f"{self.unit}/{self.period or 'min'}"
 
+    @classmethod
+    def named(cls, name: str, amount: float = 0.0) -> "Limit":
+        unit, _, period = name.partition("/")
+        return cls(unit=unit, amount=amount, period=None if period == "min" else Period(period))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loan:
@@ -45,14 +51,25 @@ class Loan:
 
 
 class Ledger:
-    """All limits of all tenants. `told`: what a former one kept of its budgets (`kept`)."""
+    """All limits of all tenants.
 
-    def __init__(self, told: Mapping[tuple[str, str], tuple[float, float]] | None = None) -> None:
-        self._told = dict(told or {})
+    `lent`: by tenant and name of limit, what a former one kept of its budgets (`kept`); `had`: by router, tenant and
+    name, what it kept of routers (`had`).
+    """
+
+    def __init__(
+        self,
+        lent: Mapping[tuple[str, str], tuple[float, float]] | None = None,
+        had: Mapping[tuple[str, str, str], tuple[float, float]] | None = None,
+    ) -> None:
+        self._told = dict(lent or {})
         self._accounts: dict[tuple[str, str], Minute | Budget] = {}
+        self._had = dict(had or {})
+        """How much a router has had, and when that was so."""
 
     def borrow(
         self,
+        router: str,
         tenant: str,
         limits: Sequence[Limit],
         needs: Mapping[str, float],
@@ -67,21 +84,47 @@ class Ledger:
                 return Loan(amounts={}, until_s={}, short=name, left=left, wait_s=wait_s)
         amounts: dict[str, float] = {}
         for name, amount in needs.items():
-            spare = accounts[name].left(now_s) - amount
+            account = accounts[name]
+            spare = account.left(now_s) - amount
             # Whole ones: a part of a request would keep another router from a whole one.
             amounts[name] = amount + floor(min(ahead.get(name, 0.0), AHEAD_SHARE * spare))
-            accounts[name].lend(amounts[name], now_s)
+            account.move(amounts[name], now_s)
+            before, _ = self._had.get((router, tenant, name), (0.0, 0.0))
+            self._had[router, tenant, name] = (before + amounts[name], now_s)
         return Loan(amounts=amounts, until_s={name: accounts[name].until_s(now_s) for name in amounts})
 
-    def settle(self, tenant: str, limits: Sequence[Limit], unused: Mapping[str, float], now_s: float) -> None:
-        """Amounts that were lent and not used; below 0, used and not lent."""
+    def settle(
+        self, router: str, tenant: str, limits: Sequence[Limit], had: Mapping[str, float], now_s: float
+    ) -> dict[str, float]:
+        """A router says, by name, how much it was lent in all, less what it gives back, and more by what it used beyond
+        that. Says by how much that changes what is lent; below 0: so much is free again.
+
+        Nothing is by a router that is not known, or was last heard when what was lent then counts no more: it may be
+        of that.
+        """
+        changes = {}
         for limit in limits:
-            if amount := unused.get(limit.name, 0.0):
-                account = self._account(tenant, limit)
-                if amount > 0:
-                    account.give_back(amount, now_s)
-                else:
-                    account.lend(-amount, now_s)
+            account, key = self._account(tenant, limit), (router, tenant, limit.name)
+            said = had[limit.name]
+            before, then_s = self._had.get(key, (said, now_s))
+            self._had[key] = (said, now_s)
+            if said != before and account.counts(then_s, now_s):
+                account.move(said - before, now_s)
+                changes[limit.name] = said - before
+        return changes
+
+    def end(self, router: str, spent: Mapping[str, Mapping[str, float]], now_s: float) -> set[str]:
+        """A router is gone. Of budgets only what it spent stays lent: `spent` by tenant and name, of what it has had;
+        what is not there was nothing. Says of which tenants it has had anything.
+        """
+        gone = [key for key in self._had if key[0] == router]
+        for key in gone:
+            _, tenant, name = key
+            had, then_s = self._had.pop(key)
+            account = self._accounts.get((tenant, name)) or self._account(tenant, Limit.named(name))
+            if isinstance(account, Budget) and account.counts(then_s, now_s):
+                account.move(spent.get(tenant, {}).get(name, 0.0) - had, now_s)
+        return {tenant for _, tenant, _ in gone}
 
     def minutes(self, now_s: float) -> Iterator[tuple[str, str, float, float]]:
         """What counts now of minutes: of whom, of which limit, when it was lent, and how much."""
@@ -89,11 +132,20 @@ class Ledger:
             if isinstance(account, Minute):
                 yield from ((tenant, name, at_s, amount) for at_s, amount in account.lent(now_s))
 
-    def remember(self, tenant: str, lent: Mapping[str, float], at_s: float) -> None:
-        """A former one lent so much of minutes then, by name; below 0: it was given back."""
+    def loans(self) -> Iterator[tuple[str, str, str, float, float]]:
+        """Which router, of whom and of which limit, has had how much, and when that was so."""
+        yield from ((*key, amount, at_s) for key, (amount, at_s) in self._had.items())
+
+    def remember(
+        self, router: str, tenant: str, lent: Mapping[str, float], had: Mapping[str, float], at_s: float
+    ) -> None:
+        """A former one lent so much of minutes then, by name; below 0: it was given back. That router has had so much
+        since.
+        """
         for name, amount in lent.items():
-            limit = Limit(unit=name.partition("/")[0], amount=0.0)
-            self.settle(tenant, [limit], {name: -amount}, at_s)
+            self._account(tenant, Limit.named(name)).move(amount, at_s)
+        for name, amount in had.items():
+            self._had[router, tenant, name] = (amount, at_s)
 
     def kept(self, tenant: str) -> dict[str, tuple[float, float]]:
         """Of a tenant's budgets, what is lent and since when: what must outlive this."""
@@ -102,6 +154,10 @@ class Ledger:
             for (owner, name), account in self._accounts.items()
             if owner == tenant and isinstance(account, Budget) and account.begin_s is not None
         }
+
+    def had(self, router: str, tenant: str, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """Of these limits, what the router has had, and when that was so: what must outlive this."""
+        return {name: had for name in names if (had := self._had.get((router, tenant, name))) is not None}
 
     def _account(self, tenant: str, limit: Limit) -> Minute | Budget:
         account = self._accounts.get((tenant, limit.name))

@@ -53,17 +53,28 @@ class Purse:
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self.limits = tuple(limits)
+        self.had = {limit.name: 0.0 for limit in limits}
+        """By name, what was lent in all, less what was given back; more by what was used beyond that."""
         self._free: dict[str, float] = {}
         self._until_s: dict[str, float] = {}
         self._back: dict[str, float] = {}
         """To be given back: of minutes, what was reserved and not used. It is of the time when it was reserved."""
         self._used: dict[str, float] = {}
         self._since_s: float | None = None
-        self._held: dict[str, float] = {}
+        self._held: dict[tuple[str, float], float] = {}
+        """Of budgets, by name and end of the period."""
 
     def held(self, name: str) -> float:
-        """Of a limit, by requests that are not over."""
-        return self._held.get(name, 0.0)
+        """Of a budget as it is now, by requests that are not over."""
+        return self._held.get((name, self._until_s.get(name, inf)), 0.0)
+
+    def spent(self, now_s: float) -> dict[str, float]:
+        """Of budgets, by name: of what was had, what is neither here nor held by a request, nor was when its period
+        ended.
+        """
+        self._expire(now_s)
+        names = [limit.name for limit in self.limits if limit.period is not None]
+        return {name: self.had[name] - self._free.get(name, 0.0) - self.held(name) for name in names}
 
     def lacks(self, cost: Cost, now_s: float) -> dict[str, float]:
         """What is to be borrowed before a request of this cost may come in, by name; nothing: it may."""
@@ -80,6 +91,7 @@ class Purse:
     def fill(self, loan: Loan) -> None:
         """It was lent."""
         for name, amount in loan.amounts.items():
+            self.had[name] += amount
             self._free[name] = self._free.get(name, 0.0) + amount
             self._until_s[name] = loan.until_s[name]
 
@@ -89,10 +101,12 @@ class Purse:
         taken = {}
         for limit in self.limits:
             name, amount = limit.name, cost.of(limit)
+            until_s = self._until_s.get(name, inf)
             self._free[name] = self._free.get(name, 0.0) - amount
             self._used[name] = self._used.get(name, 0.0) + amount
-            self._held[name] = self._held.get(name, 0.0) + amount
-            taken[name] = Reserved(amount, self._until_s.get(name, inf))
+            if limit.period is not None:
+                self._held[name, until_s] = self._held.get((name, until_s), 0.0) + amount
+            taken[name] = Reserved(amount, until_s)
         return taken
 
     def settle(self, reserved: Mapping[str, Reserved], now_s: float) -> None:
@@ -101,15 +115,16 @@ class Purse:
         for limit in self.limits:
             mine = reserved[limit.name]
             unused = mine.amount - mine.used
-            self._held[limit.name] -= mine.held
+            if limit.period is not None and mine.until_s > now_s:
+                self._held[limit.name, mine.until_s] -= mine.held
             mine.amount, mine.held = mine.used, 0.0
             if mine.until_s <= now_s:
                 continue
             held = self._back if limit.period is None else self._free
             held[limit.name] = held.get(limit.name, 0.0) + unused
 
-    def unused(self, now_s: float) -> dict[str, float]:
-        """What is to be given back now; below 0: what was used beyond what was lent. It is no longer here."""
+    def give_back(self, now_s: float) -> None:
+        """What is not needed is no longer here; below 0: what was used beyond what was lent. `had` says so."""
         self._expire(now_s)
         back, self._back = self._back, {}
         idle = self._since_s is None or now_s - self._since_s > IDLE_S
@@ -118,7 +133,8 @@ class Purse:
                 back[name] = back.get(name, 0.0) + self._free.pop(name)
         if idle:
             self._used, self._since_s = {}, now_s
-        return {name: amount for name, amount in back.items() if amount}
+        for name, amount in back.items():
+            self.had[name] -= amount
 
     def _expire(self, now_s: float) -> None:
         for name, until_s in list(self._until_s.items()):
@@ -126,3 +142,4 @@ class Purse:
                 del self._until_s[name]
                 self._free.pop(name, None)
                 self._back.pop(name, None)
+                self._held.pop((name, until_s), None)

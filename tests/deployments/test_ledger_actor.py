@@ -1,7 +1,7 @@
 """Is there one ledger for all routers of a real Ray, and does what it lent outlive it?"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,18 @@ async def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     ray.shutdown()
 
 
-async def left(ledger: RayLedger, limit: routing.Limit) -> float:
-    loan = await ledger.borrow("alpha", BOTH, {limit.name: 1e6}, {})
+NOTHING = {limit.name: 0.0 for limit in BOTH}
+
+
+async def left(ledger: RayLedger, limit: routing.Limit, had: Mapping[str, float] = NOTHING) -> float:
+    loan = await ledger.borrow("alpha", BOTH, had, {limit.name: 1e6}, {})
     assert loan.short == limit.name
     return loan.left
 
 
 async def answers(actor: Any) -> bool:
     try:
-        await actor.borrow.remote("beta", [MINUTE], {MINUTE.name: 0.0}, {})
+        await actor.settle.remote("r", "beta", [MINUTE], {MINUTE.name: 0.0})
     except RayActorError:
         return False
     return True
@@ -54,17 +57,20 @@ async def left_of_the_next(ledger: RayLedger, limit: routing.Limit) -> float:
 
 
 async def test_routers_share_one_and_what_it_lent_outlives_it(started: str) -> None:
-    one, other = RayLedger(started), RayLedger(started)
-    loan = await one.borrow("alpha", BOTH, {MINUTE.name: 4, BUDGET.name: 40}, {})
-    assert loan.amounts == {MINUTE.name: 4, BUDGET.name: 40}
+    one, other = RayLedger(started, "one"), RayLedger(started, "other")
+    needs = {MINUTE.name: 4, BUDGET.name: 40}
+    assert (await one.borrow("alpha", BOTH, NOTHING, needs, {})).amounts == needs
     assert await left(other, MINUTE) == 6
     assert await left(other, BUDGET) == 60
-    await other.settle("alpha", BOTH, {BUDGET.name: 15})
-    assert await left(one, BUDGET) == 75
+    await one.settle("alpha", BOTH, needs | {BUDGET.name: 25.0})
+    assert await left(other, BUDGET) == 75
     actor = ray.get_actor(NAME, namespace=NAMESPACE)
     ray.kill(actor, no_restart=True)
     async with asyncio.timeout(60):
         while await answers(actor):
             pass
-    assert await left_of_the_next(one, BUDGET) == 75
-    assert await left_of_the_next(one, MINUTE) == 6
+    assert await left_of_the_next(other, BUDGET) == 75
+    assert await left_of_the_next(other, MINUTE) == 6
+    await other.end("one", {"alpha": {BUDGET.name: 5.0}})
+    assert await left(other, BUDGET) == 95
+    assert await left(other, MINUTE) == 6

@@ -18,12 +18,12 @@ BEGIN_S = 1_000_000.0
 def recalled(path: Path) -> Ledger:
     ledger, minutes = Ledger(), LentMinutes(path)
     for lent in minutes.recall():
-        ledger.remember(lent.owner, lent.amounts, lent.at_s)
+        ledger.remember(lent.router, lent.owner, lent.amounts, lent.had, lent.at_s)
     return ledger
 
 
 def left(ledger: Ledger, now_s: float) -> dict[str, float]:
-    return {limit.name: ledger.borrow("a", BOTH, {limit.name: 1e9}, {}, now_s).left for limit in BOTH}
+    return {limit.name: ledger.borrow("r", "a", BOTH, {limit.name: 1e9}, {}, now_s).left for limit in BOTH}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -33,20 +33,20 @@ def test_at_any_time_a_new_ledger_lends_what_the_former_one_would(
     """Over ten minutes in which nearly all is lent, and some of it given back."""
     monkeypatch.setattr(lent_minutes, "FULL_LINES", 100)
     draw, now_s, told, path = Random(seed), BEGIN_S, 0, tmp_path / "there" / "lent"
-    ledger, minutes = Ledger(), LentMinutes(path)
+    ledger, minutes, had = Ledger(), LentMinutes(path), {limit.name: 0.0 for limit in BOTH}
     for step in range(1500):
         now_s += draw.uniform(0.0, 0.8)
         if minutes.full:
-            minutes.begin(Lent(at_s, owner, {name: had}) for owner, name, at_s, had in ledger.minutes(now_s))
+            minutes.begin(Lent(at_s, owner, {name: lent}) for owner, name, at_s, lent in ledger.minutes(now_s))
         needs = {REQUESTS.name: 1.0, TOKENS.name: float(draw.randrange(1, 150))}
-        loan = ledger.borrow("a", BOTH, needs, {TOKENS.name: 20.0}, now_s)
+        loan = ledger.borrow("r", "a", BOTH, needs, {TOKENS.name: 20.0}, now_s)
         if loan.amounts:
-            minutes.add(Lent(now_s, "a", loan.amounts))
+            had = {name: amount + loan.amounts[name] for name, amount in had.items()}
+            minutes.add(Lent(now_s, "a", loan.amounts, "r", had))
             told += 1
         if draw.random() < 0.3:
-            back = {TOKENS.name: draw.uniform(-20.0, 100.0)}
-            ledger.settle("a", BOTH, back, now_s)
-            minutes.add(Lent(now_s, "a", {TOKENS.name: -back[TOKENS.name]}))
+            had = had | {TOKENS.name: had[TOKENS.name] - draw.uniform(-20.0, 100.0)}
+            minutes.add(Lent(now_s, "a", ledger.settle("r", "a", BOTH, had, now_s), "r", had))
         if step % 100 == 50:
             assert left(recalled(path), now_s) == pytest.approx(left(ledger, now_s))
     assert told > 300

@@ -1,7 +1,7 @@
 """Is a tenant that is at a limit told so as OpenAI's clients expect, by every router, and let in again in time?"""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,15 +13,15 @@ import openai
 import pytest
 
 import routing
-from deployments import stored_ledger, tolls
+from deployments import tolls
 from deployments.api_key import ApiKey, new_key
 from deployments.file_errors import FileError
 from deployments.fleet import Tenant, validate
 from deployments.key_ring import KeyRing
 from deployments.openai_wire import ApiError
 from deployments.sender import Sender
-from deployments.store import Store
 from deployments.tolls import Toll, Tolls
+from deployments.usage_line import Line
 from tests.deployments.fake_engine import CONTEXT_TOKENS, FakeEngine
 from tests.deployments.forwarded import CHAT
 from tests.deployments.http_served import MODEL, Served, idle, serve
@@ -42,7 +42,13 @@ class Here:
     asked: int = 0
 
     async def borrow(
-        self, tenant: str, limits: Sequence[routing.Limit], needs: Mapping[str, float], ahead: Mapping[str, float]
+        self,
+        tenant: str,
+        limits: Sequence[routing.Limit],
+        had: Mapping[str, float],
+        needs: Mapping[str, float],
+        ahead: Mapping[str, float],
+        router: str = "r",
     ) -> routing.Loan:
         await asyncio.sleep(0)
         self.asked += 1
@@ -52,22 +58,56 @@ class Here:
         async def lent() -> routing.Loan:
             if self.late is not None:
                 await self.late.wait()
-            return self.ledger.borrow(tenant, limits, needs, ahead, time())
+            self.ledger.settle(router, tenant, limits, had, time())
+            return self.ledger.borrow(router, tenant, limits, needs, ahead, time())
 
         return await asyncio.shield(asyncio.ensure_future(lent()))
 
-    async def settle(self, tenant: str, limits: Sequence[routing.Limit], unused: Mapping[str, float]) -> None:
+    async def settle(
+        self, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float], router: str = "r"
+    ) -> None:
         await asyncio.sleep(0)
         if self.lost:
             raise ConnectionError("gone")
-        self.ledger.settle(tenant, limits, unused, time())
+        self.ledger.settle(router, tenant, limits, had, time())
+
+
+@dataclass
+class At:
+    """The ledger, as a router of this name asks it."""
+
+    ledger: Here
+    router: str
+    forget: set[str] = field(default_factory=set)
+    """What is done, and its answer lost: `borrow`, `settle`."""
+
+    async def borrow(self, *told: Any) -> routing.Loan:
+        loan = await self.ledger.borrow(*told, router=self.router)
+        if "borrow" in self.forget:
+            raise ConnectionError("gone")
+        return loan
+
+    async def settle(self, *told: Any) -> None:
+        await self.ledger.settle(*told, router=self.router)
+        if "settle" in self.forget:
+            raise ConnectionError("gone")
+
+
+@dataclass
+class Spendings:
+    """As kept of a router that is killed."""
+
+    spent: dict[str, dict[str, float]]
+
+    def add(self, owner: str, amounts: dict[str, float]) -> None:
+        self.spent[owner] = amounts
 
 
 def tenant(**what: object) -> Tenant:
     return Tenant.model_validate({"name": "alpha", "key_hashes": [sha256(b"sk-alpha").hexdigest()], **what})
 
 
-def toll_keeper(alpha: Tenant, ledger: Here, said: list[str] | None = None) -> Tolls:
+def toll_keeper(alpha: Tenant, ledger: Here | At, said: list[str] | None = None) -> Tolls:
     return Tolls([alpha], ledger, (said if said is not None else []).append)
 
 
@@ -83,9 +123,9 @@ async def test_requests_per_minute_hold_over_two_routers_and_others_are_not_aske
     async with AsyncExitStack() as stack:
         routers = [
             await stack.enter_async_context(
-                serve(tokenizer_folder, FakeEngine(), tenants=[alpha, beta], tolls=toll_keeper(alpha, ledger))
+                serve(tokenizer_folder, FakeEngine(), tenants=[alpha, beta], tolls=toll_keeper(alpha, At(ledger, name)))
             )
-            for _ in range(2)
+            for name in "rs"
         ]
         answers = [await ask(routers[number % 2]) for number in range(14)]
         refused = [answer for answer in answers if answer.status_code != 200]
@@ -152,10 +192,10 @@ async def test_limits_of_a_key_hold_over_two_routers_beside_those_of_its_tenant(
                     tokenizer_folder,
                     FakeEngine(),
                     ring=KeyRing([alpha], stored=[key]),
-                    tolls=toll_keeper(alpha, ledger),
+                    tolls=toll_keeper(alpha, At(ledger, name)),
                 )
             )
-            for _ in range(2)
+            for name in "rs"
         ]
         answers = [await routers[number % 2].http.post(CHAT, json=BODY, headers=small) for number in range(5)]
         assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
@@ -278,6 +318,61 @@ async def test_what_is_lent_to_a_request_that_left_meanwhile_is_there_for_the_ne
         await let_in()
 
 
+def of_total(keeper: Tolls, tokens: int) -> Awaitable[AbstractContextManager[Toll | None]]:
+    """A request that may take so many."""
+    return keeper.admit(Sender(tenant="alpha"), prompt_tokens=tokens - 1, answers=1, max_tokens=1, room_tokens=None)
+
+
+def used(tokens: int) -> Line:
+    return Line(0.0, "alpha", "", MODEL, "", 1, tokens, 0, 0, 0.0)
+
+
+async def test_what_the_ledger_may_not_have_heard_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tolls, "LOOK_S", 0.001)
+    monkeypatch.setattr(routing.purse, "IDLE_S", 0.0)
+    ledger = At(Here(), "r", forget={"borrow", "settle"})
+    said = list[str]()
+    keeper = toll_keeper(tenant(budgets=[{"tokens": 200, "per": "total"}]), ledger, said)
+    for _ in range(3):
+        with pytest.raises(ApiError, match="can't tell"):
+            await of_total(keeper, 150)
+    ledger.forget = {"settle"}
+    with await of_total(keeper, 150) as toll:
+        assert toll is not None
+        toll.pay(used(tokens=20))
+    giving_back = asyncio.ensure_future(keeper.go_on())
+    try:
+        async with asyncio.timeout(30):
+            while not said[3:]:
+                await asyncio.sleep(0)
+            ledger.forget = set()
+            while ledger.ledger.ledger.kept("alpha")["tokens/total"][0] != 20.0:
+                await asyncio.sleep(0)
+    finally:
+        giving_back.cancel()
+    assert len(said) == 4, "that it can't be settled is said once"
+    await of_total(keeper, 180)
+
+
+async def test_of_a_router_that_is_killed_a_budget_loses_what_it_spent_alone() -> None:
+    spent = dict[str, dict[str, float]]()
+    here = Here()
+    alpha = tenant(budgets=[{"tokens": 200, "per": "total"}])
+    dies = Tolls([alpha], At(here, "r"), print, Spendings(spent))
+    for _ in range(3):
+        with await of_total(dies, 50) as toll:
+            assert toll is not None
+            toll.pay(used(tokens=10))
+    await of_total(dies, 100)
+    with pytest.raises(ApiError, match="70 of 200 tokens are left"):
+        await of_total(toll_keeper(alpha, At(here, "s")), 170)
+    lives = toll_keeper(alpha, At(here, "t"))
+    here.ledger.end("r", spent, time())
+    await of_total(lives, 170)
+    with pytest.raises(ApiError, match="0 of 200 tokens are left"):
+        await of_total(lives, 1)
+
+
 async def test_a_flood_of_refused_requests_does_not_reach_the_ledger(
     tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,16 +392,6 @@ async def test_what_is_refused_for_another_reason_costs_nothing(tokenizer_folder
         for _ in range(5):
             answer = await ask(served, max_tokens=CONTEXT_TOKENS)
             assert answer.json()["error"]["code"] == "context_length_exceeded"
-
-
-def test_a_new_ledger_reads_what_the_former_one_lent_of_budgets(opened: Store) -> None:
-    limit = routing.Limit(unit="tokens", amount=100, period=routing.Period.TOTAL)
-    former = routing.Ledger(stored_ledger.kept(opened))
-    for amount in (30, 40):
-        former.borrow("alpha", [limit], {limit.name: amount}, {}, 10.0)
-        stored_ledger.keep(opened, "alpha", former.kept("alpha"))
-    again = routing.Ledger(stored_ledger.kept(opened))
-    assert again.borrow("alpha", [limit], {limit.name: 31}, {}, 20.0).left == 30
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Do limits hold over several routers that borrow from one ledger: minutes to a percent, budgets to the token?"""
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from random import Random
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,7 @@ from routing.allowance import DAY_S, MINUTE_S, SLOT_S, bounds_s
 REQUESTS, TOKENS = Limit(unit="requests", amount=600), Limit(unit="tokens", amount=60_000)
 BUDGET = Limit(unit="tokens", amount=50_000, period=Period.TOTAL)
 GPU = Limit(unit="gpu_s", amount=100, period=Period.DAY)
+TOTAL_GPU = Limit(unit="gpu_s", amount=50, period=Period.TOTAL)
 EPSILON = 1e-6
 
 
@@ -27,7 +31,7 @@ def test_no_minute_holds_more_than_its_limit_whatever_is_asked(limit: float, ask
     for after_s, amount in asked:
         now_s += after_s
         if amount <= minute.left(now_s):
-            minute.lend(amount, now_s)
+            minute.move(amount, now_s)
             lent.append((now_s, amount))
         assert sum(had for at_s, had in lent if at_s > now_s - MINUTE_S) <= limit * (1 + EPSILON)
 
@@ -37,7 +41,7 @@ def test_after_the_time_told_there_is_enough(asked: list[tuple[float, float]], w
     minute, now_s = Minute(100.0), 0.0
     for after_s, amount in asked:
         now_s += after_s
-        minute.lend(min(amount, minute.left(now_s)), now_s)
+        minute.move(min(amount, minute.left(now_s)), now_s)
     wait_s = minute.wait_s(wanted, now_s)
     assert wait_s <= MINUTE_S + SLOT_S
     assert minute.left(now_s + wait_s + EPSILON) >= wanted - EPSILON
@@ -46,10 +50,10 @@ def test_after_the_time_told_there_is_enough(asked: list[tuple[float, float]], w
 
 def test_what_is_given_back_is_there_again() -> None:
     minute = Minute(10.0)
-    minute.lend(6.0, 0.0)
-    minute.lend(4.0, 30.0)
+    minute.move(6.0, 0.0)
+    minute.move(4.0, 30.0)
     assert minute.left(30.0) == 0.0
-    minute.give_back(7.0, 31.0)
+    minute.move(-7.0, 31.0)
     assert minute.left(31.0) == 7.0
     assert minute.left(70.0) == 7.0, "what is left of what was lent is of the latest"
     assert minute.left(91.0) == 10.0
@@ -65,35 +69,35 @@ def test_days_and_months_begin_and_end_by_utc() -> None:
 
 def test_a_new_period_begins_with_the_whole_budget() -> None:
     budget = Budget(10.0, Period.DAY)
-    budget.lend(8.0, 100.0)
+    budget.move(8.0, 100.0)
     assert (budget.left(100.0), budget.wait_s(5.0, 100.0), budget.wait_s(11.0, 100.0)) == (2.0, DAY_S - 100.0, inf)
     assert budget.left(DAY_S + 1.0) == 10.0
 
 
 def test_a_new_ledger_knows_what_a_former_one_kept_of_budgets() -> None:
     former = Ledger()
-    former.borrow("a", [BUDGET, GPU, REQUESTS], {BUDGET.name: 1000, GPU.name: 5, REQUESTS.name: 3}, {}, 100.0)
+    former.borrow("r", "a", [BUDGET, GPU, REQUESTS], {BUDGET.name: 1000, GPU.name: 5, REQUESTS.name: 3}, {}, 100.0)
     kept = {("a", name): value for name, value in former.kept("a").items()}
     assert {name for _, name in kept} == {BUDGET.name, GPU.name}
     again = Ledger(kept)
-    assert again.borrow("a", [BUDGET], {BUDGET.name: 49_001}, {}, 200.0).left == 49_000
-    assert again.borrow("a", [GPU], {GPU.name: 96}, {}, 200.0).left == 95
-    assert again.borrow("a", [GPU], {GPU.name: 96}, {}, DAY_S + 1).amounts == {GPU.name: 96}
-    assert again.borrow("b", [BUDGET], {BUDGET.name: 50_000}, {}, 200.0).short is None
+    assert again.borrow("r", "a", [BUDGET], {BUDGET.name: 49_001}, {}, 200.0).left == 49_000
+    assert again.borrow("r", "a", [GPU], {GPU.name: 96}, {}, 200.0).left == 95
+    assert again.borrow("r", "a", [GPU], {GPU.name: 96}, {}, DAY_S + 1).amounts == {GPU.name: 96}
+    assert again.borrow("r", "b", [BUDGET], {BUDGET.name: 50_000}, {}, 200.0).short is None
 
 
 def test_a_limit_that_is_changed_holds_for_what_is_asked_next() -> None:
     ledger = Ledger()
-    ledger.borrow("a", [BUDGET], {BUDGET.name: 40_000}, {}, 0.0)
+    ledger.borrow("r", "a", [BUDGET], {BUDGET.name: 40_000}, {}, 0.0)
     smaller = Limit(unit="tokens", amount=30_000, period=Period.TOTAL)
-    assert ledger.borrow("a", [smaller], {BUDGET.name: 1}, {}, 0.0).short == BUDGET.name
+    assert ledger.borrow("r", "a", [smaller], {BUDGET.name: 1}, {}, 0.0).short == BUDGET.name
 
 
 def test_all_that_is_needed_is_lent_or_nothing() -> None:
     ledger, needs = Ledger(), {REQUESTS.name: 1.0, BUDGET.name: 60_000.0}
-    loan = ledger.borrow("a", [REQUESTS, BUDGET], needs, {}, 0.0)
+    loan = ledger.borrow("r", "a", [REQUESTS, BUDGET], needs, {}, 0.0)
     assert (loan.short, loan.amounts, loan.left, loan.wait_s) == (BUDGET.name, {}, 50_000, inf)
-    assert ledger.borrow("a", [REQUESTS], {REQUESTS.name: 600.0}, {}, 0.0).short is None
+    assert ledger.borrow("r", "a", [REQUESTS], {REQUESTS.name: 600.0}, {}, 0.0).short is None
 
 
 # Routers with purses
@@ -105,6 +109,7 @@ class Router:
 
     ledger: Ledger
     limits: list[Limit]
+    name: str = "r"
     purse: Purse = field(init=False)
     open: list[tuple[float, dict[str, Reserved], int, float]] = field(default_factory=list)
     """When it ends, what is reserved, and what it will have used."""
@@ -117,7 +122,7 @@ class Router:
         if self.purse.lacks(cost, now_s):
             self.give_back(now_s)
             lacking = self.purse.lacks(cost, now_s)
-            loan = self.ledger.borrow("a", self.limits, lacking, self.purse.ahead(now_s), now_s)
+            loan = self.ledger.borrow(self.name, "a", self.limits, lacking, self.purse.ahead(now_s), now_s)
             if loan.short is not None:
                 return False
             self.purse.fill(loan)
@@ -135,8 +140,8 @@ class Router:
             self.purse.settle(reserved, now_s)
 
     def give_back(self, now_s: float) -> None:
-        if unused := self.purse.unused(now_s):
-            self.ledger.settle("a", self.limits, unused, now_s)
+        self.purse.give_back(now_s)
+        self.ledger.settle(self.name, "a", self.limits, self.purse.had, now_s)
 
 
 def cost(likely: int, most: int | None = None, gpu_s: float = 0.0) -> Cost:
@@ -150,7 +155,7 @@ def test_any_minute_is_exact_to_a_percent_over_two_routers(
 ) -> None:
     """Twice as much comes as may, for four minutes, with pauses."""
     ledger, source = Ledger(), Random(1)
-    routers = [Router(ledger, [limit]) for _ in shares]
+    routers = [Router(ledger, [limit], name) for name in "rs"]
     let_in: list[float] = []
     steps_per_s = 100
     for step in range(240 * steps_per_s):
@@ -184,14 +189,14 @@ def test_a_budget_is_never_exceeded_while_requests_take_no_more_than_they_may(
     """Over three routers, of which one is lost with what it holds; what was used is within what was lent."""
     ledger, now_s, used = Ledger(), 1000.0, 0
     limits = [BUDGET, Limit(unit="gpu_s", amount=50, period=Period.TOTAL)]
-    routers, gpu_s = [Router(ledger, limits) for _ in range(3)], 0.0
+    routers, gpu_s = [Router(ledger, limits, name) for name in "rst"], 0.0
     for number, (place, most, share, lasts_s, after_s) in enumerate(asked):
         now_s += after_s
         for router in routers:
             router.end(now_s)
             router.give_back(now_s)
         if number == len(asked) // 2:
-            routers[0] = Router(ledger, limits)
+            routers[0] = Router(ledger, limits, "u")
         tokens, seconds = int(most * share), most * share / 1000
         if routers[place].come(cost(most, gpu_s=most / 1000), tokens, seconds, lasts_s, now_s):
             used, gpu_s = used + tokens, gpu_s + seconds
@@ -201,7 +206,7 @@ def test_a_budget_is_never_exceeded_while_requests_take_no_more_than_they_may(
 
 def test_a_whole_budget_can_be_used_by_one_router_after_another_gave_back_what_it_held() -> None:
     ledger = Ledger()
-    one, other = Router(ledger, [BUDGET]), Router(ledger, [BUDGET])
+    one, other = Router(ledger, [BUDGET]), Router(ledger, [BUDGET], "s")
     assert one.come(cost(100, most=40_000), 100, 0.0, 1.0, 0.0)
     assert not other.come(cost(100, most=20_000), 100, 0.0, 1.0, 0.5)
     one.end(1.0)
@@ -237,3 +242,142 @@ def test_a_purse_knows_what_runs_hold() -> None:
     assert router.purse.held(BUDGET.name) == 300
     router.end(5.0)
     assert router.purse.held(BUDGET.name) == 0
+
+
+# Whatever is lost
+
+
+@dataclass
+class Fleet:
+    """Two routers and what a ledger keeps, of which each answer and each process may be lost at any time."""
+
+    lost: Iterator[str]
+    """`question`, `answer` or nothing, for each question."""
+    limits: list[Limit] = field(default_factory=lambda: [BUDGET, TOTAL_GPU])
+    ledger: Ledger = field(default_factory=Ledger)
+    routers: dict[str, Router] = field(default_factory=dict)
+    began: int = 0
+    dead: list[Router] = field(default_factory=list)
+    used: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, place: int) -> None:
+        self.began += 1
+        self.routers[str(place)] = Router(cast(Ledger, Wire(self)), self.limits, f"router {self.began}")
+
+    def kill_router(self, place: int) -> None:
+        self.dead.append(self.routers[str(place)])
+        self.begin(place)
+
+    def kill_ledger(self) -> None:
+        lent = {("a", name): value for name, value in self.ledger.kept("a").items()}
+        had = {(router, "a", name): (amount, at_s) for router, _, name, amount, at_s in self.ledger.loans()}
+        self.ledger = Ledger(lent, had)
+
+    def bury(self, now_s: float) -> None:
+        """Twice, as who does it may be killed meanwhile."""
+        for router in self.dead:
+            for _ in range(2):
+                self.ledger.end(router.name, {"a": router.purse.spent(now_s)}, now_s)
+        self.dead.clear()
+
+
+class Lost(Exception):
+    """A question, or its answer."""
+
+
+@dataclass
+class Wire:
+    """The ledger, as routers see it."""
+
+    fleet: Fleet
+
+    def borrow(self, *told: Any) -> Any:
+        return self._ask(lambda: self.fleet.ledger.borrow(*told))
+
+    def settle(self, *told: Any) -> Any:
+        return self._ask(lambda: self.fleet.ledger.settle(*told))
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        lost = next(self.fleet.lost, "")
+        if lost == "question":
+            raise Lost
+        answer = ask()
+        if lost == "answer":
+            raise Lost
+        return answer
+
+
+def happens(fleet: Fleet, what: str, place: int, most: int, share: float, now_s: float) -> None:
+    match what:
+        case "router dies":
+            fleet.kill_router(place)
+        case "ledger dies":
+            fleet.kill_ledger()
+        case "the dead are buried":
+            fleet.bury(now_s)
+        case _:
+            router = fleet.routers[str(place)]
+            with suppress(Lost):
+                router.come(cost(most, gpu_s=most / 1000), int(most * share), most * share / 1000, 1.0, now_s)
+
+
+def passes(fleet: Fleet, now_s: float) -> None:
+    """Requests that are over are paid, and routers give back."""
+    for router in fleet.routers.values():
+        for end_s, _, tokens, gpu_s in router.open:
+            if end_s <= now_s:
+                fleet.used.update({BUDGET.name: tokens, TOTAL_GPU.name: gpu_s})
+        router.end(now_s)
+        with suppress(Lost):
+            router.give_back(now_s)
+
+
+EVENTS = st.tuples(
+    st.sampled_from(["a request comes"] * 6 + ["router dies", "ledger dies", "the dead are buried"]),
+    st.integers(0, 1),
+    st.integers(1, 9000),
+    st.floats(0, 1),
+    st.floats(0, 3),
+)
+
+
+@given(st.lists(EVENTS, max_size=60), st.lists(st.sampled_from(["", "", "question", "answer"]), max_size=120))
+def test_whatever_is_lost_a_budget_is_neither_exceeded_nor_smaller_in_the_end(
+    events: list[tuple[str, int, int, float, float]], lost: list[str]
+) -> None:
+    fleet, now_s = Fleet(iter(lost)), 1000.0
+    for place in (0, 1):
+        fleet.begin(place)
+    for what, place, most, share, after_s in events:
+        now_s += after_s
+        passes(fleet, now_s)
+        happens(fleet, what, place, most, share, now_s)
+        for limit in fleet.limits:
+            assert fleet.used[limit.name] <= limit.amount * (1 + EPSILON)
+    fleet.lost = iter(())
+    fleet.bury(now_s)
+    for _ in range(4):
+        now_s += 2.0
+        passes(fleet, now_s)
+    for limit in fleet.limits:
+        left = fleet.ledger.borrow("r", "a", fleet.limits, {limit.name: 1e9}, {}, now_s).left
+        assert left == pytest.approx(limit.amount - fleet.used[limit.name], abs=1e-6)
+
+
+def test_what_an_unknown_router_says_to_have_had_frees_and_takes_nothing() -> None:
+    ledger = Ledger()
+    ledger.borrow("r", "a", [BUDGET], {BUDGET.name: 10_000}, {}, 0.0)
+    for had in (500.0, 400.0, 700.0):
+        ledger.settle("s", "a", [BUDGET], {BUDGET.name: had}, 1.0)
+    assert ledger.borrow("s", "a", [BUDGET], {BUDGET.name: 1e9}, {}, 2.0).left == 40_000 - 200
+
+
+def test_a_loan_that_was_lost_in_a_period_that_is_over_takes_nothing_from_the_next() -> None:
+    ledger, had = Ledger(), {GPU.name: 0.0, REQUESTS.name: 0.0}
+    ledger.borrow("r", "a", [GPU, REQUESTS], {GPU.name: 30, REQUESTS.name: 30}, {}, DAY_S - 100.0)
+    ledger.borrow("s", "a", [GPU, REQUESTS], {GPU.name: 40, REQUESTS.name: 40}, {}, DAY_S + 10.0)
+    assert ledger.settle("r", "a", [GPU, REQUESTS], had, DAY_S + 11.0) == {}
+    assert ledger.borrow("s", "a", [GPU], {GPU.name: 61}, {}, DAY_S + 12.0).left == 60
+    ledger.borrow("r", "a", [GPU], {GPU.name: 5}, {}, DAY_S + 13.0)
+    ledger.end("r", {}, 2 * DAY_S + 1.0)
+    assert ledger.borrow("s", "a", [GPU], {GPU.name: 100}, {}, 2 * DAY_S + 2.0).short is None
