@@ -86,6 +86,8 @@ class Books:
         """Nothing is answered any more: what is still to be written is, as far as that can be."""
         if self.journal is not None:
             await self.journal.close()
+        if self.tolls is not None:
+            await self.tolls.close()
         if self._spent is not None:
             await self._spent.close(self._ledger.end)
         if self._store is not None:

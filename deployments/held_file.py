@@ -16,10 +16,14 @@ def create_held(path: Path, content: bytes = b"") -> int:
     unnamed = path.with_suffix(".new")
     unnamed.unlink(missing_ok=True)
     file = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with os.fdopen(file, "wb", closefd=False) as all_of_it:
-        all_of_it.write(content)
-    unnamed.rename(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(file, "wb", closefd=False) as all_of_it:
+            all_of_it.write(content)
+        unnamed.rename(path)
+    except OSError:
+        os.close(file)
+        raise
     return file
 
 

@@ -32,13 +32,15 @@ class LedgerActor:
     def __init__(self, url: str | None) -> None:
         self._kept: tuple[Store, LentMinutes] | None = None
         """Where it outlives this process: budgets, and minutes."""
+        self._unkept: dict[str, set[str]] = {}
+        """Of routers that are gone, whose budgets the store does not know yet: it failed, and will be told again."""
         if url is None:
             self._ledger = routing.Ledger()
             return
         from deployments import store, stored_ledger
 
         budgets, minutes = self._kept = store.Store(url), LentMinutes(store_path(url, MINUTES))
-        self._ledger = stored_ledger.ledger(budgets)
+        self._ledger = stored_ledger.ledger(budgets, time())
         for lent in minutes.recall():
             self._ledger.remember(lent.router, lent.owner, lent.amounts, lent.had, lent.at_s)
 
@@ -50,23 +52,28 @@ class LedgerActor:
         had: Mapping[str, float],
         needs: Mapping[str, float],
         ahead: Mapping[str, float],
+        sent_s: float,
     ) -> routing.Loan:
         now_s = time()
-        settled = self._ledger.settle(router, tenant, limits, had, now_s)
+        settled = self._ledger.settle(router, tenant, limits, had, sent_s, now_s)
         loan = self._ledger.borrow(router, tenant, limits, needs, ahead, now_s)
         self._keep(router, tenant, limits, [settled, loan.amounts], now_s)
         return loan
 
-    def settle(self, router: str, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float]) -> None:
+    def settle(
+        self, router: str, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float], sent_s: float
+    ) -> None:
         now_s = time()
-        self._keep(router, tenant, limits, [self._ledger.settle(router, tenant, limits, had, now_s)], now_s)
+        self._keep(router, tenant, limits, [self._ledger.settle(router, tenant, limits, had, sent_s, now_s)], now_s)
 
-    def end(self, router: str, spent: Mapping[str, Mapping[str, float]]) -> None:
-        tenants = self._ledger.end(router, spent, time())
+    def end(self, router: str, spent: Mapping[str, routing.Spent]) -> None:
+        tenants = self._unkept.setdefault(router, set())
+        tenants |= self._ledger.end(router, spent, time())
         if self._kept is not None and tenants:
             from deployments import stored_ledger
 
             stored_ledger.end(self._kept[0], router, {tenant: self._ledger.kept(tenant) for tenant in tenants})
+        del self._unkept[router]
 
     def _keep(
         self,
@@ -116,12 +123,13 @@ class RayLedger:
         needs: Mapping[str, float],
         ahead: Mapping[str, float],
     ) -> routing.Loan:
-        return await self._ask("borrow", self._router, tenant, list(limits), dict(had), dict(needs), dict(ahead))
+        told = tenant, list(limits), dict(had), dict(needs), dict(ahead)
+        return await self._ask("borrow", self._router, *told, time())
 
     async def settle(self, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float]) -> None:
-        await self._ask("settle", self._router, tenant, list(limits), dict(had))
+        await self._ask("settle", self._router, tenant, list(limits), dict(had), time())
 
-    async def end(self, router: str, spent: Mapping[str, Mapping[str, float]]) -> None:
+    async def end(self, router: str, spent: Mapping[str, routing.Spent]) -> None:
         """Of a router that is gone."""
         await self._ask("end", router, spent)
 

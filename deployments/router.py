@@ -139,7 +139,7 @@ def _books(fleet: Fleet) -> Books:
     try:
         return Books(fleet, log.warning)
     except OSError as error:
-        raise RuntimeError(f"{MARK}router: usage can't be kept: {error}") from None
+        raise RuntimeError(f"{MARK}router: usage, or what is spent of budgets, can't be kept: {error}") from None
 
 
 def _desk(model: Model, fleet: Fleet, threads: ThreadPoolExecutor) -> Desk:

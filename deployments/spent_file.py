@@ -9,11 +9,13 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from errno import ENOSPC
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+import routing
 from deployments.held_file import create_held, left_behind
 from deployments.looks import go_on_looking
 from deployments.said_once import SaidOnce
@@ -30,13 +32,14 @@ EVERY_S = 2.0
 PATIENCE_S = 2.0
 """With the ledger, at the end."""
 
-End = Callable[[str, Mapping[str, Mapping[str, float]]], Awaitable[None]]
-"""Told of a router that is gone, and what it spent, by owner and name of limit."""
+End = Callable[[str, Mapping[str, routing.Spent]], Awaitable[None]]
+"""Told of a router that is gone, and what it spent, by owner."""
 
 
-class Spent(msgspec.Struct, array_like=True, frozen=True):
-    """By one account in all, of what it has had."""
+class Line(msgspec.Struct, array_like=True, frozen=True):
+    """What one account has spent in all, of what it has had."""
 
+    at_s: float
     owner: str
     amounts: dict[str, float]
     """By name of limit."""
@@ -52,27 +55,21 @@ class SpentFile:
         self.router = secrets.token_hex(8)
         """As the ledger knows it."""
         self._path = folder / f"{self.router}{SUFFIX}"
-        self._last: dict[str, dict[str, float]] = {}
+        self._last: dict[str, Line] = {}
         self._file, self._lines = create_held(self._path), 0
+        self._synced_lines = 0
 
-    def add(self, owner: str, amounts: dict[str, float]) -> None:
-        """It has spent so much, if that is news."""
-        if amounts == self._last.get(owner, {}):
+    def add(self, owner: str, spent: routing.Spent) -> None:
+        """Adds a line, unless the same was said in that day."""
+        line, last = Line(spent.at_s, owner, dict(spent.amounts)), self._last.get(owner)
+        if last and last.amounts == line.amounts and routing.counts(routing.Period.DAY, last.at_s, line.at_s):
             return
-        self._last[owner] = amounts
-        try:
-            if self._lines < FULL_LINES:
-                os.write(self._file, _line(owner, amounts))
-                self._lines += 1
-            else:
-                self._begin_anew()
-            self._said.works()
-        except OSError as error:
-            self._said.fails(f"budgets may be exceeded if this router is killed: {error}")
+        self._last[owner] = line
+        self._try(partial(self._append, line) if self._lines < FULL_LINES else self._begin_anew)
 
     async def go_on(self, end: End) -> None:
-        """Tells of those that are gone until it is cancelled."""
-        await go_on_looking(partial(end_left, self._folder, end), EVERY_S, self._failed, self._log)
+        """Syncs the file, and tells of routers that are gone, until it is cancelled."""
+        await go_on_looking(partial(self._look, end), EVERY_S, self._failed, self._log)
 
     async def close(self, end: End) -> None:
         """Tells of this one too, or leaves its file to the next router."""
@@ -82,11 +79,33 @@ class SpentFile:
         except Exception as error:
             self._log(self._failed(error))
 
+    async def _look(self, end: End) -> None:
+        if self._lines >= FULL_LINES:
+            self._try(self._begin_anew)
+        if self._lines != self._synced_lines:
+            self._synced_lines = self._lines
+            await asyncio.to_thread(_sync, os.dup(self._file))
+        await end_left(self._folder, end)
+
     def _failed(self, error: Exception) -> str:
         return f"what routers that are gone did not spend waits in {self._folder}: {type(error).__name__}: {error}"
 
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+            self._said.works()
+        except OSError as error:
+            self._lines = FULL_LINES  # so that all is written anew as soon as that can be
+            self._said.fails(f"budgets may be exceeded if this router is killed: {error}")
+
+    def _append(self, line: Line) -> None:
+        content = _encoded(line)
+        if os.write(self._file, content) < len(content):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        self._lines += 1
+
     def _begin_anew(self) -> None:
-        new = create_held(self._path, b"".join(_line(owner, amounts) for owner, amounts in self._last.items()))
+        new = create_held(self._path, b"".join(_encoded(line) for line in self._last.values()))
         os.close(self._file)
         self._file, self._lines = new, 0
 
@@ -101,16 +120,23 @@ async def end_left(folder: Path, end: End) -> None:
                 path.unlink()
 
 
-def _last_lines(path: Path) -> dict[str, dict[str, float]]:
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _last_lines(path: Path) -> dict[str, routing.Spent]:
     last = {}
-    for line in path.read_bytes().splitlines():
+    for text in path.read_bytes().splitlines():
         # Empty, or cut off by a full disk.
         with suppress(msgspec.DecodeError):
-            one = msgspec.json.decode(line, type=Spent)
-            last[one.owner] = one.amounts
+            line = msgspec.json.decode(text, type=Line)
+            last[line.owner] = routing.Spent(line.at_s, line.amounts)
     return last
 
 
-def _line(owner: str, amounts: dict[str, float]) -> bytes:
+def _encoded(line: Line) -> bytes:
     """It begins with its break: the end of one that was cut off is not the beginning of the next."""
-    return b"\n" + msgspec.json.encode(Spent(owner, amounts))
+    return b"\n" + msgspec.json.encode(line)

@@ -13,13 +13,16 @@ Amounts = Mapping[str, tuple[float, float]]
 """By name of limit, how much and since when, or when that was so."""
 
 
-def ledger(store: Store) -> routing.Ledger:
-    """As what was kept says. Raises StoreError."""
-    with store.reading() as connection:
+def ledger(store: Store, now_s: float) -> routing.Ledger:
+    """As what was kept says; of routers what counts no more is forgotten. Raises StoreError."""
+    with store.writing() as connection:
         lent, had = (connection.execute(select(table)).mappings().all() for table in (LEDGER, LOANS))
+        over = [row for row in had if not routing.counts(routing.Limit.named(row["name"]).period, row["at_s"], now_s)]
+        for row in over:
+            connection.execute(delete(LOANS).where(*(column == row[column.name] for column in LOANS.primary_key)))
     return routing.Ledger(
         {(row["tenant"], row["name"]): (row["lent"], row["begin_s"]) for row in lent},
-        {(row["router"], row["tenant"], row["name"]): (row["had"], row["at_s"]) for row in had},
+        {(row["router"], row["tenant"], row["name"]): (row["had"], row["at_s"]) for row in had if row not in over},
     )
 
 

@@ -4,8 +4,8 @@ A router decides by what the fleet's ledger has lent it; it asks the ledger only
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import ceil, isinf
 from time import time
@@ -46,7 +46,7 @@ Lent = tuple[dict[str, float], routing.Loan]
 class Spendings(Protocol):
     """Where it is kept what accounts spent of budgets, whatever becomes of this process."""
 
-    def add(self, owner: str, amounts: dict[str, float]) -> None: ...
+    def add(self, owner: str, spent: routing.Spent) -> None: ...
 
 
 class Ledger(Protocol):
@@ -158,8 +158,14 @@ class Tolls:
 
     def note(self, account: Account) -> None:
         """Keeps what it has spent of budgets."""
-        if self._spendings is not None:
-            self._spendings.add(account.owner, account.purse.spent(time()))
+        now_s = time()
+        if self._spendings is not None and (spent := account.purse.spent(now_s)):
+            self._spendings.add(account.owner, routing.Spent(now_s, spent))
+
+    async def close(self) -> None:
+        """Nothing is asked any more: waits a little for what is on its way from the ledger."""
+        if questions := [account.question for account in self._accounts.values() if account.question is not None]:
+            await asyncio.wait(questions, timeout=ANSWER_S)
 
     async def go_on(self) -> None:
         """Gives back what is unused until it is cancelled."""
@@ -210,13 +216,10 @@ class Tolls:
     async def _lend(self, account: Account, cost: routing.Cost) -> Lent:
         """It is in the purse then."""
         purse = account.purse
-        purse.give_back(time())
-        had, lacking = dict(purse.had), purse.lacks(cost, time())
-        account.told = None
-        self.note(account)
-        loan = await self._ledger.borrow(account.owner, purse.limits, had, lacking, purse.ahead(time()))
-        purse.fill(loan)
-        account.told = {name: amount + loan.amounts.get(name, 0.0) for name, amount in had.items()}
+        with self._telling(account, purse.give_back(time())):
+            lacking, ahead = purse.lacks(cost, time()), purse.ahead(time())
+            loan = await self._ledger.borrow(account.owner, purse.limits, dict(purse.had), lacking, ahead)
+            purse.fill(loan)
         return lacking, loan
 
     async def _answer(self, question: asyncio.Task[T]) -> T:
@@ -232,20 +235,33 @@ class Tolls:
         """Until the ledger has heard it: again with the next look."""
         if account.question is not None and not account.question.done():
             return
-        account.purse.give_back(time())
+        back = account.purse.give_back(time())
         if account.told != account.purse.had:
-            account.question = asyncio.create_task(self._settle(account))
+            account.question = asyncio.create_task(self._settle(account, back))
             await asyncio.wait([account.question], timeout=ANSWER_S)
 
-    async def _settle(self, account: Account) -> None:
-        had, account.told = dict(account.purse.had), None
+    async def _settle(self, account: Account, back: Mapping[str, float]) -> None:
         try:
-            await self._ledger.settle(account.owner, account.purse.limits, had)
-        except Exception as error:
-            self._said.fails(f"unused limits of {account.owner} wait for the ledger: {type(error).__name__}: {error}")
-        else:
-            account.told = had
+            with self._telling(account, back):
+                await self._ledger.settle(account.owner, account.purse.limits, dict(account.purse.had))
             self._said.works()
+        except Exception as error:
+            self._said.fails(f"what is left of limits waits for the ledger: {type(error).__name__}: {error}")
+
+    @contextmanager
+    def _telling(self, account: Account, back: Mapping[str, float]) -> Iterator[None]:
+        """The ledger, what it has had; `back` of that was given back of minutes just now. What is spent is noted before
+        and after, or else what ended with its period might be taken for unspent of the next.
+        """
+        account.told = None
+        self.note(account)
+        try:
+            yield
+        except Exception:
+            account.purse.lose(back)
+            raise
+        account.told = dict(account.purse.had)
+        self.note(account)
 
 
 def _still_dry(account: Account, lacking: Mapping[str, float], now_s: float) -> routing.Loan | None:

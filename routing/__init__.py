@@ -1,7 +1,7 @@
 """Who may come in, who is next, and which replica? Pure: stdlib only; time and randomness are arguments."""
 
 from routing.admit import Refusal, admit, wait_s
-from routing.allowance import Budget, Minute, Period
+from routing.allowance import Budget, Minute, Period, counts
 from routing.batch import Placement, Turn, batch
 from routing.breaker import Health, failed, lost, rested, succeeded
 from routing.choose import Choice, choose
@@ -9,7 +9,7 @@ from routing.counters import Counters, Floors
 from routing.drain import Drain
 from routing.gate import Gate, TierGates, retry_after_s
 from routing.grant import Credit, Grants, Head, credit_requests, credit_tokens, room_tokens
-from routing.ledger import Ledger, Limit, Loan
+from routing.ledger import Ledger, Limit, Loan, Spent
 from routing.line_order import line_order
 from routing.pace import Measured, token_seconds
 from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
@@ -51,6 +51,7 @@ __all__ = [
     "Replica",
     "Request",
     "Reserved",
+    "Spent",
     "Tier",
     "TierGates",
     "Turn",
@@ -61,6 +62,7 @@ __all__ = [
     "batch",
     "body_keys",
     "choose",
+    "counts",
     "credit_requests",
     "credit_tokens",
     "failed",

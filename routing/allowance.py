@@ -38,10 +38,6 @@ class Minute:
             self._lent = 0.0  # what rounding left
         return max(0.0, self.limit - self._lent)
 
-    def counts(self, then_s: float, now_s: float) -> bool:
-        """Whether what was lent then does now."""
-        return now_s - then_s < MINUTE_S
-
     def until_s(self, now_s: float) -> float:
         """When what is lent now is nobody's any more."""
         return now_s + MINUTE_S
@@ -107,10 +103,6 @@ class Budget:
             self.lent, self.begin_s = 0.0, begin_s
         return max(0.0, self.limit - self.lent)
 
-    def counts(self, then_s: float, now_s: float) -> bool:
-        """Whether what was lent then does now."""
-        return bounds_s(self._period, then_s) == bounds_s(self._period, now_s)
-
     def until_s(self, now_s: float) -> float:
         """When what is lent now is nobody's any more."""
         return bounds_s(self._period, now_s)[1]
@@ -125,6 +117,13 @@ class Budget:
         if amount <= self.left(now_s):
             return 0.0
         return self.until_s(now_s) - now_s if amount <= self.limit else inf
+
+
+def counts(period: Period | None, then_s: float, now_s: float) -> bool:
+    """Whether what was lent then does now. None: of a minute."""
+    if period is None:
+        return now_s - then_s < MINUTE_S
+    return bounds_s(period, then_s) == bounds_s(period, now_s)
 
 
 def bounds_s(period: Period, now_s: float) -> tuple[float, float]:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
-from routing.allowance import Budget, Minute, Period
+from routing.allowance import Budget, Minute, Period, counts
 
+LATE_S = 5.0
+"""What is free again of a minute is so only if it is heard so soon: later, it may be of those that are over."""
 AHEAD_SHARE = 0.01
 """Of what is left, lent ahead of need at most: what one router holds idle, another one lacks."""
 
@@ -48,6 +50,16 @@ class Loan:
     """What it had."""
     wait_s: float = 0.0
     """Until it has enough, if nobody else asks; inf: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a router spent of what it has had, of one tenant's budgets."""
+
+    at_s: float
+    """When that was so."""
+    amounts: Mapping[str, float]
+    """By name of limit."""
 
 
 class Ledger:
@@ -94,7 +106,13 @@ class Ledger:
         return Loan(amounts=amounts, until_s={name: accounts[name].until_s(now_s) for name in amounts})
 
     def settle(
-        self, router: str, tenant: str, limits: Sequence[Limit], had: Mapping[str, float], now_s: float
+        self,
+        router: str,
+        tenant: str,
+        limits: Sequence[Limit],
+        had: Mapping[str, float],
+        sent_s: float,
+        now_s: float,
     ) -> dict[str, float]:
         """A router says, by name, how much it was lent in all, less what it gives back, and more by what it used beyond
         that. Says by how much that changes what is lent; below 0: so much is free again.
@@ -104,26 +122,32 @@ class Ledger:
         """
         changes = {}
         for limit in limits:
-            account, key = self._account(tenant, limit), (router, tenant, limit.name)
-            said = had[limit.name]
+            account, key, said = self._account(tenant, limit), (router, tenant, limit.name), had[limit.name]
+            if key not in self._had:
+                self._forget(now_s)
             before, then_s = self._had.get(key, (said, now_s))
             self._had[key] = (said, now_s)
-            if said != before and account.counts(then_s, now_s):
+            late = limit.period is None and said < before and now_s - sent_s > LATE_S
+            if said != before and counts(limit.period, then_s, now_s) and not late:
                 account.move(said - before, now_s)
                 changes[limit.name] = said - before
         return changes
 
-    def end(self, router: str, spent: Mapping[str, Mapping[str, float]], now_s: float) -> set[str]:
-        """A router is gone. Of budgets only what it spent stays lent: `spent` by tenant and name, of what it has had;
-        what is not there was nothing. Says of which tenants it has had anything.
+    def end(self, router: str, spent: Mapping[str, Spent], now_s: float) -> set[str]:
+        """A router is gone. Of budgets only what it spent stays lent: `spent` by tenant. Says of which tenants it has
+        had anything.
+
+        Of whom it says nothing, or nothing in the period that it is, all that it was lent stays so.
         """
         gone = [key for key in self._had if key[0] == router]
         for key in gone:
             _, tenant, name = key
-            had, then_s = self._had.pop(key)
-            account = self._accounts.get((tenant, name)) or self._account(tenant, Limit.named(name))
-            if isinstance(account, Budget) and account.counts(then_s, now_s):
-                account.move(spent.get(tenant, {}).get(name, 0.0) - had, now_s)
+            (had, then_s), limit, told = self._had.pop(key), Limit.named(name), spent.get(tenant)
+            if limit.period is None or told is None or name not in told.amounts:
+                continue
+            if all(counts(limit.period, at_s, now_s) for at_s in (then_s, told.at_s)):
+                account = self._accounts.get((tenant, name)) or self._account(tenant, limit)
+                account.move(told.amounts[name] - had, now_s)
         return {tenant for _, tenant, _ in gone}
 
     def minutes(self, now_s: float) -> Iterator[tuple[str, str, float, float]]:
@@ -158,6 +182,12 @@ class Ledger:
     def had(self, router: str, tenant: str, names: Iterable[str]) -> dict[str, tuple[float, float]]:
         """Of these limits, what the router has had, and when that was so: what must outlive this."""
         return {name: had for name in names if (had := self._had.get((router, tenant, name))) is not None}
+
+    def _forget(self, now_s: float) -> None:
+        """What counts no more, of routers that may be gone: who is not known is as good."""
+        over = [key for key, (_, at_s) in self._had.items() if not counts(Limit.named(key[2]).period, at_s, now_s)]
+        for key in over:
+            del self._had[key]
 
     def _account(self, tenant: str, limit: Limit) -> Minute | Budget:
         account = self._accounts.get((tenant, limit.name))

@@ -90,7 +90,12 @@ class Purse:
 
     def fill(self, loan: Loan) -> None:
         """It was lent."""
-        for name, amount in loan.amounts.items():
+        for limit in self.limits:
+            name, amount = limit.name, loan.amounts.get(limit.name)
+            if amount is None:
+                continue
+            if limit.period is not None and loan.until_s[name] != (until_s := self._until_s.get(name, inf)):
+                self._end(name, until_s)
             self.had[name] += amount
             self._free[name] = self._free.get(name, 0.0) + amount
             self._until_s[name] = loan.until_s[name]
@@ -123,8 +128,11 @@ class Purse:
             held = self._back if limit.period is None else self._free
             held[limit.name] = held.get(limit.name, 0.0) + unused
 
-    def give_back(self, now_s: float) -> None:
-        """What is not needed is no longer here; below 0: what was used beyond what was lent. `had` says so."""
+    def give_back(self, now_s: float) -> dict[str, float]:
+        """What is not needed is no longer here; below 0: what was used beyond what was lent. `had` says so.
+
+        Of minutes it says how much that is, by name.
+        """
         self._expire(now_s)
         back, self._back = self._back, {}
         idle = self._since_s is None or now_s - self._since_s > IDLE_S
@@ -135,11 +143,21 @@ class Purse:
             self._used, self._since_s = {}, now_s
         for name, amount in back.items():
             self.had[name] -= amount
+        return {limit.name: back[limit.name] for limit in self.limits if limit.period is None and limit.name in back}
+
+    def lose(self, back: Mapping[str, float]) -> None:
+        """What was given back was not heard in time, and is lost."""
+        for name, amount in back.items():
+            self.had[name] += max(0.0, amount)
 
     def _expire(self, now_s: float) -> None:
         for name, until_s in list(self._until_s.items()):
             if until_s <= now_s:
                 del self._until_s[name]
-                self._free.pop(name, None)
-                self._back.pop(name, None)
-                self._held.pop((name, until_s), None)
+                self._end(name, until_s)
+
+    def _end(self, name: str, until_s: float) -> None:
+        """What is here of it is of a minute, or a period, that is over."""
+        self._free.pop(name, None)
+        self._back.pop(name, None)
+        self._held.pop((name, until_s), None)

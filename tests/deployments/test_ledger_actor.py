@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ async def left(ledger: RayLedger, limit: routing.Limit, had: Mapping[str, float]
 
 async def answers(actor: Any) -> bool:
     try:
-        await actor.settle.remote("r", "beta", [MINUTE], {MINUTE.name: 0.0})
+        await actor.settle.remote("r", "beta", [MINUTE], {MINUTE.name: 0.0}, time())
     except RayActorError:
         return False
     return True
@@ -71,6 +72,6 @@ async def test_routers_share_one_and_what_it_lent_outlives_it(started: str) -> N
             pass
     assert await left_of_the_next(other, BUDGET) == 75
     assert await left_of_the_next(other, MINUTE) == 6
-    await other.end("one", {"alpha": {BUDGET.name: 5.0}})
+    await other.end("one", {"alpha": routing.Spent(time(), {BUDGET.name: 5.0})})
     assert await left(other, BUDGET) == 95
     assert await left(other, MINUTE) == 6

@@ -46,7 +46,7 @@ def test_at_any_time_a_new_ledger_lends_what_the_former_one_would(
             told += 1
         if draw.random() < 0.3:
             had = had | {TOKENS.name: had[TOKENS.name] - draw.uniform(-20.0, 100.0)}
-            minutes.add(Lent(now_s, "a", ledger.settle("r", "a", BOTH, had, now_s), "r", had))
+            minutes.add(Lent(now_s, "a", ledger.settle("r", "a", BOTH, had, now_s, now_s), "r", had))
         if step % 100 == 50:
             assert left(recalled(path), now_s) == pytest.approx(left(ledger, now_s))
     assert told > 300

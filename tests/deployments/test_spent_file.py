@@ -1,5 +1,6 @@
 """Does the ledger hear of a router that is gone what that had spent, and once?"""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,18 +12,20 @@ import pytest
 
 from deployments import spent_file
 from deployments.spent_file import SpentFile, end_left
+from routing import Spent
 
 pytestmark = pytest.mark.anyio
 
-TOLD = dict[str, Mapping[str, Mapping[str, float]]]
+AT_S = 5.0
 WRITER = """
 import sys
 from pathlib import Path
 from deployments.spent_file import SpentFile
+from routing import Spent
 file = SpentFile(Path(sys.argv[1]), print)
 for number in range(1, 101):
-    file.add("alpha", {"tokens/total": float(number)})
-    file.add(f"key {number % 7}", {"gpu_s/day": number / 2})
+    file.add("alpha", Spent(5.0, {"tokens/total": float(number)}))
+    file.add(f"key {number % 7}", Spent(5.0, {"gpu_s/day": number / 2}))
 print(file.router, flush=True)
 sys.stdin.read()
 """
@@ -32,12 +35,12 @@ class Ears:
     """Of a ledger, which may fail."""
 
     def __init__(self) -> None:
-        self.told, self.fails = TOLD(), False
+        self.told, self.fails = dict[str, dict[str, dict[str, float]]](), False
 
-    async def end(self, router: str, spent: Mapping[str, Mapping[str, float]]) -> None:
+    async def end(self, router: str, spent: Mapping[str, Spent]) -> None:
         if self.fails:
             raise ConnectionError("gone")
-        self.told[router] = spent
+        self.told[router] = {owner: dict(each.amounts) for owner, each in spent.items()}
 
 
 @pytest.mark.parametrize("full_lines", [spent_file.FULL_LINES, 30], ids=["one file", "written anew"])
@@ -67,8 +70,8 @@ async def test_a_router_that_ends_is_told_by_itself_or_by_the_next(tmp_path: Pat
     one, other, idle = (SpentFile(tmp_path, said.append) for _ in range(3))
     await idle.close(ears.end)
     assert (ears.told, len(list(tmp_path.iterdir()))) == ({}, 2), "who borrowed nothing"
-    one.add("alpha", {"tokens/total": 5.0})
-    other.add("alpha", {"tokens/total": 0.0})
+    one.add("alpha", Spent(AT_S, {"tokens/total": 5.0}))
+    other.add("alpha", Spent(AT_S, {"tokens/total": 0.0}))
     await one.close(ears.end)
     assert ears.told == {one.router: {"alpha": {"tokens/total": 5.0}}}
     ears.fails = True
@@ -82,27 +85,46 @@ async def test_a_router_that_ends_is_told_by_itself_or_by_the_next(tmp_path: Pat
 
 async def test_a_line_that_was_cut_off_costs_itself_alone(tmp_path: Path) -> None:
     ears, file = Ears(), SpentFile(tmp_path, print)
-    file.add("alpha", {"tokens/total": 5.0})
+    file.add("alpha", Spent(AT_S, {"tokens/total": 5.0}))
     with next(tmp_path.glob("*.spent")).open("ab") as end:
         end.write(b'\n["alpha",{"tok')
-    file.add("beta", {"tokens/total": 7.0})
+    file.add("beta", Spent(AT_S, {"tokens/total": 7.0}))
     await file.close(ears.end)
     assert ears.told[file.router] == {"alpha": {"tokens/total": 5.0}, "beta": {"tokens/total": 7.0}}
 
 
-async def test_a_full_disk_is_told_once_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spent_file, "EVERY_S", 0.001)
     said, ears = list[str](), Ears()
     file = SpentFile(tmp_path, said.append)
+    path = next(tmp_path.iterdir())
 
-    def full(*_: object) -> int:
+    def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
-        for spent in (1.0, 2.0, 3.0):
-            file.add("alpha", {"tokens/total": spent})
+        patched.setattr(os, "fdopen", full)
+        for spent in range(100):
+            file.add(f"key {spent % 3}", Spent(AT_S, {"tokens/total": float(spent)}))
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
     assert len(said) == 1
     assert "budgets may be exceeded" in said[0]
-    file.add("alpha", {"tokens/total": 4.0})
+    looking = asyncio.ensure_future(file.go_on(ears.end))
+    async with asyncio.timeout(30):
+        while len(path.read_bytes().split()) < 3:
+            await asyncio.sleep(0)
+    looking.cancel()
     await file.close(ears.end)
-    assert ears.told[file.router] == {"alpha": {"tokens/total": 4.0}}
+    assert ears.told[file.router] == {f"key {spent % 3}": {"tokens/total": float(spent)} for spent in (97, 98, 99)}
+
+
+async def test_the_same_is_said_again_on_another_day_alone(tmp_path: Path) -> None:
+    file = SpentFile(tmp_path, print)
+    for at_s in (AT_S, AT_S + 1.0, AT_S + 2.0, AT_S + 86400.0):
+        file.add("alpha", Spent(at_s, {"tokens/total": 5.0}))
+    assert len(next(tmp_path.iterdir()).read_bytes().split()) == 2
+    await file.close(Ears().end)

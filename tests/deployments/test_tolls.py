@@ -1,9 +1,7 @@
 """Is a tenant that is at a limit told so as OpenAI's clients expect, by every router, and let in again in time?"""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
 from time import time
@@ -18,97 +16,16 @@ from deployments.api_key import ApiKey, new_key
 from deployments.file_errors import FileError
 from deployments.fleet import Tenant, validate
 from deployments.key_ring import KeyRing
-from deployments.openai_wire import ApiError
-from deployments.sender import Sender
-from deployments.tolls import Toll, Tolls
-from deployments.usage_line import Line
+from deployments.tolls import Tolls
 from tests.deployments.fake_engine import CONTEXT_TOKENS, FakeEngine
 from tests.deployments.forwarded import CHAT
 from tests.deployments.http_served import MODEL, Served, idle, serve
+from tests.deployments.ledger_here import At, Here, tenant, toll_keeper
 
 pytestmark = pytest.mark.anyio
 
 KEY = {"authorization": "Bearer sk-alpha"}
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
-
-
-@dataclass
-class Here:
-    """A ledger in this process, which can be lost, or late: what it was asked it does also for who waits no more."""
-
-    ledger: routing.Ledger = field(default_factory=routing.Ledger)
-    lost: bool = False
-    late: asyncio.Event | None = None
-    asked: int = 0
-
-    async def borrow(
-        self,
-        tenant: str,
-        limits: Sequence[routing.Limit],
-        had: Mapping[str, float],
-        needs: Mapping[str, float],
-        ahead: Mapping[str, float],
-        router: str = "r",
-    ) -> routing.Loan:
-        await asyncio.sleep(0)
-        self.asked += 1
-        if self.lost:
-            raise ConnectionError("gone")
-
-        async def lent() -> routing.Loan:
-            if self.late is not None:
-                await self.late.wait()
-            self.ledger.settle(router, tenant, limits, had, time())
-            return self.ledger.borrow(router, tenant, limits, needs, ahead, time())
-
-        return await asyncio.shield(asyncio.ensure_future(lent()))
-
-    async def settle(
-        self, tenant: str, limits: Sequence[routing.Limit], had: Mapping[str, float], router: str = "r"
-    ) -> None:
-        await asyncio.sleep(0)
-        if self.lost:
-            raise ConnectionError("gone")
-        self.ledger.settle(router, tenant, limits, had, time())
-
-
-@dataclass
-class At:
-    """The ledger, as a router of this name asks it."""
-
-    ledger: Here
-    router: str
-    forget: set[str] = field(default_factory=set)
-    """What is done, and its answer lost: `borrow`, `settle`."""
-
-    async def borrow(self, *told: Any) -> routing.Loan:
-        loan = await self.ledger.borrow(*told, router=self.router)
-        if "borrow" in self.forget:
-            raise ConnectionError("gone")
-        return loan
-
-    async def settle(self, *told: Any) -> None:
-        await self.ledger.settle(*told, router=self.router)
-        if "settle" in self.forget:
-            raise ConnectionError("gone")
-
-
-@dataclass
-class Spendings:
-    """As kept of a router that is killed."""
-
-    spent: dict[str, dict[str, float]]
-
-    def add(self, owner: str, amounts: dict[str, float]) -> None:
-        self.spent[owner] = amounts
-
-
-def tenant(**what: object) -> Tenant:
-    return Tenant.model_validate({"name": "alpha", "key_hashes": [sha256(b"sk-alpha").hexdigest()], **what})
-
-
-def toll_keeper(alpha: Tenant, ledger: Here | At, said: list[str] | None = None) -> Tolls:
-    return Tolls([alpha], ledger, (said if said is not None else []).append)
 
 
 async def ask(served: Served, **more: Any) -> Any:
@@ -266,111 +183,6 @@ async def test_gpu_seconds_are_charged_as_engines_tell_them_also_of_who_left(tok
         assert codes[0] == 200
         assert codes[-1] == 429
         assert codes.count(200) * 2.5 <= 20.0 - 2.5
-
-
-async def test_while_the_ledger_is_lost_what_was_lent_is_used_and_then_503_is_told(tokenizer_folder: Path) -> None:
-    alpha, ledger, said = tenant(requests_per_min=100), Here(), list[str]()
-    async with serve(tokenizer_folder, FakeEngine(), tenants=[alpha], tolls=toll_keeper(alpha, ledger, said)) as served:
-        for _ in range(5):
-            assert (await ask(served)).status_code == 200
-        ledger.lost = True
-        codes = [(await ask(served)).status_code for _ in range(30)]
-        assert codes[-1] == 503
-        answer = await ask(served)
-        assert (answer.json()["error"]["code"], answer.headers["retry-after"]) == ("limits_unknown", "2")
-        assert any("can't be reached" in line for line in said)
-        ledger.lost = False
-        assert (await ask(served)).status_code == 200
-
-
-async def test_what_a_late_ledger_lends_is_there_for_the_next_requests(
-    tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alpha, ledger = tenant(requests_per_min=10), Here(late=asyncio.Event())
-    assert ledger.late is not None
-    async with serve(tokenizer_folder, FakeEngine(), tenants=[alpha], tolls=toll_keeper(alpha, ledger)) as served:
-        with monkeypatch.context() as patience:
-            patience.setattr(tolls, "ANSWER_S", 0.01)
-            assert [(await ask(served)).status_code for _ in range(5)] == [503] * 5
-        ledger.late.set()
-        assert [(await ask(served)).status_code for _ in range(11)] == [200] * 10 + [429]
-
-
-async def test_what_is_lent_to_a_request_that_left_meanwhile_is_there_for_the_next() -> None:
-    ledger = Here(late=asyncio.Event())
-    assert ledger.late is not None
-    keeper = toll_keeper(tenant(requests_per_min=3), ledger)
-
-    async def let_in() -> AbstractContextManager[Toll | None]:
-        by = Sender(tenant="alpha")
-        return await keeper.admit(by, prompt_tokens=1, answers=1, max_tokens=1, room_tokens=None)
-
-    leaves = asyncio.create_task(let_in())
-    while not ledger.asked:
-        await asyncio.sleep(0)
-    leaves.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await leaves
-    ledger.late.set()
-    for _ in range(3):
-        await let_in()
-    with pytest.raises(ApiError, match="0 of 3"):
-        await let_in()
-
-
-def of_total(keeper: Tolls, tokens: int) -> Awaitable[AbstractContextManager[Toll | None]]:
-    """A request that may take so many."""
-    return keeper.admit(Sender(tenant="alpha"), prompt_tokens=tokens - 1, answers=1, max_tokens=1, room_tokens=None)
-
-
-def used(tokens: int) -> Line:
-    return Line(0.0, "alpha", "", MODEL, "", 1, tokens, 0, 0, 0.0)
-
-
-async def test_what_the_ledger_may_not_have_heard_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tolls, "LOOK_S", 0.001)
-    monkeypatch.setattr(routing.purse, "IDLE_S", 0.0)
-    ledger = At(Here(), "r", forget={"borrow", "settle"})
-    said = list[str]()
-    keeper = toll_keeper(tenant(budgets=[{"tokens": 200, "per": "total"}]), ledger, said)
-    for _ in range(3):
-        with pytest.raises(ApiError, match="can't tell"):
-            await of_total(keeper, 150)
-    ledger.forget = {"settle"}
-    with await of_total(keeper, 150) as toll:
-        assert toll is not None
-        toll.pay(used(tokens=20))
-    giving_back = asyncio.ensure_future(keeper.go_on())
-    try:
-        async with asyncio.timeout(30):
-            while not said[3:]:
-                await asyncio.sleep(0)
-            ledger.forget = set()
-            while ledger.ledger.ledger.kept("alpha")["tokens/total"][0] != 20.0:
-                await asyncio.sleep(0)
-    finally:
-        giving_back.cancel()
-    assert len(said) == 4, "that it can't be settled is said once"
-    await of_total(keeper, 180)
-
-
-async def test_of_a_router_that_is_killed_a_budget_loses_what_it_spent_alone() -> None:
-    spent = dict[str, dict[str, float]]()
-    here = Here()
-    alpha = tenant(budgets=[{"tokens": 200, "per": "total"}])
-    dies = Tolls([alpha], At(here, "r"), print, Spendings(spent))
-    for _ in range(3):
-        with await of_total(dies, 50) as toll:
-            assert toll is not None
-            toll.pay(used(tokens=10))
-    await of_total(dies, 100)
-    with pytest.raises(ApiError, match="70 of 200 tokens are left"):
-        await of_total(toll_keeper(alpha, At(here, "s")), 170)
-    lives = toll_keeper(alpha, At(here, "t"))
-    here.ledger.end("r", spent, time())
-    await of_total(lives, 170)
-    with pytest.raises(ApiError, match="0 of 200 tokens are left"):
-        await of_total(lives, 1)
 
 
 async def test_a_flood_of_refused_requests_does_not_reach_the_ledger(

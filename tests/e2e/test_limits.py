@@ -85,7 +85,7 @@ async def pressed(fleet: DetachedFleet, pressers: dict[str, Presser], record_pro
         assert min(shares.values()) > 0.2 * sum(shares.values())
         one, other = fleet.processes(ROUTER)
         for name, process in (("router", one), ("other router", other), ("ledger", None)):
-            killed = process or fleet.processes(LEDGER)[0]
+            killed = process or await the_ledger(fleet)
             record_property(f"seconds without {name}", await killed_and_back(fleet, killed))
         record_property("a budget ended before the last kill", [used_up(budget) for budget in budgets])
         assert not used_up(budgets[0])
@@ -122,6 +122,14 @@ async def answered_by(url: str) -> dict[float, float]:
                 if "headrace_requests_created" in told:
                     counts[told["headrace_requests_created"]] = told["headrace_requests_total"]
     return counts
+
+
+async def the_ledger(fleet: DetachedFleet) -> psutil.Process:
+    """That of a router which was killed may still be about to end."""
+    async with asyncio.timeout(BACK_S):
+        while len(there := fleet.processes(LEDGER)) != 1:
+            await asyncio.sleep(0.1)
+    return there[0]
 
 
 async def killed_and_back(fleet: DetachedFleet, victim: psutil.Process) -> float:

@@ -1,19 +1,16 @@
 """Do limits hold over several routers that borrow from one ledger: minutes to a percent, budgets to the token?"""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections import deque
 from math import inf
 from random import Random
-from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing import Budget, Cost, Ledger, Limit, Minute, Period, Purse, Reserved
+from routing import Budget, Ledger, Limit, Minute, Period
 from routing.allowance import DAY_S, MINUTE_S, SLOT_S, bounds_s
+from tests.routing.purse_router import Router, cost
 
 REQUESTS, TOKENS = Limit(unit="requests", amount=600), Limit(unit="tokens", amount=60_000)
 BUDGET = Limit(unit="tokens", amount=50_000, period=Period.TOTAL)
@@ -101,51 +98,6 @@ def test_all_that_is_needed_is_lent_or_nothing() -> None:
 
 
 # Routers with purses
-
-
-@dataclass
-class Router:
-    """As deployments/tolls.py uses a purse, at once."""
-
-    ledger: Ledger
-    limits: list[Limit]
-    name: str = "r"
-    purse: Purse = field(init=False)
-    open: list[tuple[float, dict[str, Reserved], int, float]] = field(default_factory=list)
-    """When it ends, what is reserved, and what it will have used."""
-
-    def __post_init__(self) -> None:
-        self.purse = Purse(self.limits)
-
-    def come(self, cost: Cost, tokens: int, gpu_s: float, lasts_s: float, now_s: float) -> bool:
-        """Whether a request was let in."""
-        if self.purse.lacks(cost, now_s):
-            self.give_back(now_s)
-            lacking = self.purse.lacks(cost, now_s)
-            loan = self.ledger.borrow(self.name, "a", self.limits, lacking, self.purse.ahead(now_s), now_s)
-            if loan.short is not None:
-                return False
-            self.purse.fill(loan)
-        self.open.append((now_s + lasts_s, self.purse.reserve(cost, now_s), tokens, gpu_s))
-        return True
-
-    def end(self, now_s: float) -> None:
-        """Requests that are over are settled."""
-        over = [one for one in self.open if one[0] <= now_s]
-        self.open = [one for one in self.open if one[0] > now_s]
-        for _, reserved, tokens, gpu_s in over:
-            paid = {"requests": 1.0, "tokens": float(tokens), "gpu_s": gpu_s}
-            for limit in self.limits:
-                reserved[limit.name].used += paid[limit.unit]
-            self.purse.settle(reserved, now_s)
-
-    def give_back(self, now_s: float) -> None:
-        self.purse.give_back(now_s)
-        self.ledger.settle(self.name, "a", self.limits, self.purse.had, now_s)
-
-
-def cost(likely: int, most: int | None = None, gpu_s: float = 0.0) -> Cost:
-    return Cost(likely_tokens=likely, most_tokens=likely if most is None else most, most_gpu_s=gpu_s)
 
 
 @pytest.mark.parametrize("shares", [(1.0, 1.0), (1.9, 0.1)], ids=["alike", "one has nearly all"])
@@ -242,142 +194,3 @@ def test_a_purse_knows_what_runs_hold() -> None:
     assert router.purse.held(BUDGET.name) == 300
     router.end(5.0)
     assert router.purse.held(BUDGET.name) == 0
-
-
-# Whatever is lost
-
-
-@dataclass
-class Fleet:
-    """Two routers and what a ledger keeps, of which each answer and each process may be lost at any time."""
-
-    lost: Iterator[str]
-    """`question`, `answer` or nothing, for each question."""
-    limits: list[Limit] = field(default_factory=lambda: [BUDGET, TOTAL_GPU])
-    ledger: Ledger = field(default_factory=Ledger)
-    routers: dict[str, Router] = field(default_factory=dict)
-    began: int = 0
-    dead: list[Router] = field(default_factory=list)
-    used: Counter[str] = field(default_factory=Counter)
-
-    def begin(self, place: int) -> None:
-        self.began += 1
-        self.routers[str(place)] = Router(cast(Ledger, Wire(self)), self.limits, f"router {self.began}")
-
-    def kill_router(self, place: int) -> None:
-        self.dead.append(self.routers[str(place)])
-        self.begin(place)
-
-    def kill_ledger(self) -> None:
-        lent = {("a", name): value for name, value in self.ledger.kept("a").items()}
-        had = {(router, "a", name): (amount, at_s) for router, _, name, amount, at_s in self.ledger.loans()}
-        self.ledger = Ledger(lent, had)
-
-    def bury(self, now_s: float) -> None:
-        """Twice, as who does it may be killed meanwhile."""
-        for router in self.dead:
-            for _ in range(2):
-                self.ledger.end(router.name, {"a": router.purse.spent(now_s)}, now_s)
-        self.dead.clear()
-
-
-class Lost(Exception):
-    """A question, or its answer."""
-
-
-@dataclass
-class Wire:
-    """The ledger, as routers see it."""
-
-    fleet: Fleet
-
-    def borrow(self, *told: Any) -> Any:
-        return self._ask(lambda: self.fleet.ledger.borrow(*told))
-
-    def settle(self, *told: Any) -> Any:
-        return self._ask(lambda: self.fleet.ledger.settle(*told))
-
-    def _ask(self, ask: Callable[[], Any]) -> Any:
-        lost = next(self.fleet.lost, "")
-        if lost == "question":
-            raise Lost
-        answer = ask()
-        if lost == "answer":
-            raise Lost
-        return answer
-
-
-def happens(fleet: Fleet, what: str, place: int, most: int, share: float, now_s: float) -> None:
-    match what:
-        case "router dies":
-            fleet.kill_router(place)
-        case "ledger dies":
-            fleet.kill_ledger()
-        case "the dead are buried":
-            fleet.bury(now_s)
-        case _:
-            router = fleet.routers[str(place)]
-            with suppress(Lost):
-                router.come(cost(most, gpu_s=most / 1000), int(most * share), most * share / 1000, 1.0, now_s)
-
-
-def passes(fleet: Fleet, now_s: float) -> None:
-    """Requests that are over are paid, and routers give back."""
-    for router in fleet.routers.values():
-        for end_s, _, tokens, gpu_s in router.open:
-            if end_s <= now_s:
-                fleet.used.update({BUDGET.name: tokens, TOTAL_GPU.name: gpu_s})
-        router.end(now_s)
-        with suppress(Lost):
-            router.give_back(now_s)
-
-
-EVENTS = st.tuples(
-    st.sampled_from(["a request comes"] * 6 + ["router dies", "ledger dies", "the dead are buried"]),
-    st.integers(0, 1),
-    st.integers(1, 9000),
-    st.floats(0, 1),
-    st.floats(0, 3),
-)
-
-
-@given(st.lists(EVENTS, max_size=60), st.lists(st.sampled_from(["", "", "question", "answer"]), max_size=120))
-def test_whatever_is_lost_a_budget_is_neither_exceeded_nor_smaller_in_the_end(
-    events: list[tuple[str, int, int, float, float]], lost: list[str]
-) -> None:
-    fleet, now_s = Fleet(iter(lost)), 1000.0
-    for place in (0, 1):
-        fleet.begin(place)
-    for what, place, most, share, after_s in events:
-        now_s += after_s
-        passes(fleet, now_s)
-        happens(fleet, what, place, most, share, now_s)
-        for limit in fleet.limits:
-            assert fleet.used[limit.name] <= limit.amount * (1 + EPSILON)
-    fleet.lost = iter(())
-    fleet.bury(now_s)
-    for _ in range(4):
-        now_s += 2.0
-        passes(fleet, now_s)
-    for limit in fleet.limits:
-        left = fleet.ledger.borrow("r", "a", fleet.limits, {limit.name: 1e9}, {}, now_s).left
-        assert left == pytest.approx(limit.amount - fleet.used[limit.name], abs=1e-6)
-
-
-def test_what_an_unknown_router_says_to_have_had_frees_and_takes_nothing() -> None:
-    ledger = Ledger()
-    ledger.borrow("r", "a", [BUDGET], {BUDGET.name: 10_000}, {}, 0.0)
-    for had in (500.0, 400.0, 700.0):
-        ledger.settle("s", "a", [BUDGET], {BUDGET.name: had}, 1.0)
-    assert ledger.borrow("s", "a", [BUDGET], {BUDGET.name: 1e9}, {}, 2.0).left == 40_000 - 200
-
-
-def test_a_loan_that_was_lost_in_a_period_that_is_over_takes_nothing_from_the_next() -> None:
-    ledger, had = Ledger(), {GPU.name: 0.0, REQUESTS.name: 0.0}
-    ledger.borrow("r", "a", [GPU, REQUESTS], {GPU.name: 30, REQUESTS.name: 30}, {}, DAY_S - 100.0)
-    ledger.borrow("s", "a", [GPU, REQUESTS], {GPU.name: 40, REQUESTS.name: 40}, {}, DAY_S + 10.0)
-    assert ledger.settle("r", "a", [GPU, REQUESTS], had, DAY_S + 11.0) == {}
-    assert ledger.borrow("s", "a", [GPU], {GPU.name: 61}, {}, DAY_S + 12.0).left == 60
-    ledger.borrow("r", "a", [GPU], {GPU.name: 5}, {}, DAY_S + 13.0)
-    ledger.end("r", {}, 2 * DAY_S + 1.0)
-    assert ledger.borrow("s", "a", [GPU], {GPU.name: 100}, {}, 2 * DAY_S + 2.0).short is None
