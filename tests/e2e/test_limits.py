@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -33,6 +34,7 @@ tenants:
 """
 REQUESTS, TOKENS, OF_KEY, BUDGET_TOKENS, BUDGET_GPU_S = 300, 12_000, 200, 10_000, 15.0
 CALM_S, AFTER_S = 90.0, 20.0
+HURRY_S = 1.0
 BACK_S = 150.0
 USED_UP_S = 400.0
 """Within which clients that hurry use budgets up."""
@@ -87,10 +89,13 @@ async def pressed(fleet: DetachedFleet, pressers: dict[str, Presser], record_pro
         for name, process in (("router", one), ("other router", other), ("ledger", None)):
             killed = process or await the_ledger(fleet)
             record_property(f"seconds without {name}", await killed_and_back(fleet, killed))
-        record_property("a budget ended before the last kill", [used_up(budget) for budget in budgets])
-        assert not used_up(budgets[0])
         for budget in budgets:
             budget.hurry()
+        await asyncio.sleep(HURRY_S)
+        record_property("a budget ended before the last kill", [used_up(budget) for budget in budgets])
+        assert not any(used_up(budget) for budget in budgets)
+        taken = random.choice(fleet.processes(ROUTER))
+        record_property("seconds without a router amid requests", await killed_and_back(fleet, taken))
         await until_used_up(budgets)
         await asyncio.sleep(AFTER_S)
 
