@@ -8,7 +8,7 @@ seconds_since = $$(( $$(date +%s) - $(1) ))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test check rules serving-tests science-tests remaining-tests prove lock clean
+.PHONY: help install serve demo test check rules serving-tests http-tests science-tests remaining-tests prove lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ fetch-%:
 
 check: install ## format, lint, types, import rules, fast tests
 	@start=$$(date +%s); \
-	$(MAKE) --no-print-directory --jobs=3 --output-sync=target serving-tests science-tests rules remaining-tests && \
+	$(MAKE) --no-print-directory --jobs=4 --output-sync=target serving-tests http-tests science-tests remaining-tests rules && \
 	echo "make check: $(call seconds_since,$$start) s"
 
 rules:
@@ -45,6 +45,8 @@ rules:
 
 FAST := -q -m "not slow and not prove and not gpu"
 QUICK := $(FAST) --hypothesis-profile=quick
+# Half of what tests/deployments takes.
+HTTP := $(wildcard tests/deployments/test_[h-z]*.py)
 SERVING := tests/autoscaling tests/deployments tests/k8s tests/routing
 SCIENCE := tests/benchmarks tests/compress
 SLOW := -q --durations=10 -m "slow and not prove and not gpu"
@@ -54,7 +56,10 @@ COMPUTING := tests/compress tests/headrace/test_fetching_hub.py tests/e2e/test_d
 
 # Each of these imports what its folders need and the others don't: Ray and clients; torch and scipy; neither.
 serving-tests:
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(SERVING)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(SERVING) $(addprefix --ignore=,$(HTTP))
+
+http-tests:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(HTTP)
 
 science-tests:
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(QUICK) $(SCIENCE)

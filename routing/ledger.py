@@ -12,6 +12,7 @@ from routing.allowance import Budget, Minute, Period, counts
 
 LATE_S = 5.0
 """What is free again of a minute is so only if it is heard so soon: later, it may be of those that are over."""
+FORGET_EVERY_S = 600.0
 AHEAD_SHARE = 0.01
 """Of what is left, lent ahead of need at most: what one router holds idle, another one lacks."""
 
@@ -78,6 +79,7 @@ class Ledger:
         self._accounts: dict[tuple[str, str], Minute | Budget] = {}
         self._had = dict(had or {})
         """How much a router has had, and when that was so."""
+        self._forgot_s = 0.0
 
     def borrow(
         self,
@@ -121,10 +123,9 @@ class Ledger:
         of that.
         """
         changes = {}
+        self._forget(now_s)
         for limit in limits:
             account, key, said = self._account(tenant, limit), (router, tenant, limit.name), had[limit.name]
-            if key not in self._had:
-                self._forget(now_s)
             before, then_s = self._had.get(key, (said, now_s))
             self._had[key] = (said, now_s)
             late = limit.period is None and said < before and now_s - sent_s > LATE_S
@@ -185,6 +186,9 @@ class Ledger:
 
     def _forget(self, now_s: float) -> None:
         """What counts no more, of routers that may be gone: who is not known is as good."""
+        if now_s - self._forgot_s < FORGET_EVERY_S:
+            return
+        self._forgot_s = now_s
         over = [key for key, (_, at_s) in self._had.items() if not counts(Limit.named(key[2]).period, at_s, now_s)]
         for key in over:
             del self._had[key]

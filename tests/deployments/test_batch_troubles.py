@@ -19,7 +19,7 @@ from deployments.store import Store, StoreError
 from tests.deployments.batch_files import answers, chat, ended, kept, lines_of, put, said, text_of
 from tests.deployments.fake_engine import FakeEngine
 from tests.deployments.http_served import CHAT, MODEL, serve, until
-from tests.deployments.test_tolls import Here, toll_keeper
+from tests.deployments.ledger_here import Here, toll_keeper
 from tests.deployments.test_usage import Lines
 
 pytestmark = pytest.mark.anyio
