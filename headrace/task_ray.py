@@ -55,7 +55,6 @@ def _connect(ports: launch.Ports, token: Path, keeper: subprocess.Popen[bytes], 
     os.environ |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_BACKEND_LOG_LEVEL": "error",  # of this process, to its terminal
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }

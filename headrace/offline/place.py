@@ -58,7 +58,6 @@ def cluster(fleet: Fleet, engines: int | None, _steps: Steps) -> Iterator[Place]
     model = fleet.models[0].model_copy(update={"variants": []})
     if model.tensor_parallel == "auto" or model.nodes > 1:
         raise bad_input("--cluster: tensor_parallel must be a number, and nodes 1: an engine runs on one node")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # of this process, to its terminal
     import ray
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
