@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ import numpy as np
 from autoscaling import Targets
 from benchmarks.live_fleet import Told, engine, lengths, paced, played
 from benchmarks.live_fleet import fleet as live_fleet
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from benchmarks.pace import STEP_S
 from benchmarks.put_batch import begun, client_of, looked_at, uploaded
 from simulation.trace import Trace
@@ -220,8 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found.append(one)
         print(f"{one} cost {one.cost:.3f} used {one.used:.3f}", file=sys.stderr, flush=True)
         if options.output:
-            facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
-            facts |= {"versions": versions(), "step_s": STEP_S, "lines": options.lines, "slots": SLOTS}
+            facts = circumstances()
+            facts |= {"step_s": STEP_S, "lines": options.lines, "slots": SLOTS}
             facts |= {"replicas": REPLICAS, "ttft_s": options.ttft}
             told = [asdict(one) | {"cost": one.cost, "used": one.used} for one in found]
             options.output.write_text(json.dumps(facts | {"found": told}, indent=1) + "\n")

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from typing import Any
 import httpx
 
 from benchmarks.live_fleet import fleet
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from benchmarks.prompts import WORDS
 from benchmarks.put_batch import begun, client_of, looked_at, uploaded
 
@@ -148,8 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     print(f"tokens/s of the batch over those of the file's order: {spread}")
     if options.output:
-        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
-        facts |= {"versions": versions(), "engine": ENGINE, "cache_bytes": CACHE_BYTES, "at_once": AT_ONCE}
+        facts = circumstances()
+        facts |= {"engine": ENGINE, "cache_bytes": CACHE_BYTES, "at_once": AT_ONCE}
         facts |= {"beginnings": BEGINNINGS, "lines_each": LINES_EACH, "ratios": ratios}
         told = [{way: asdict(one) for way, one in turn.items()} for turn in turns]
         options.output.write_text(json.dumps(facts | {"turns": told}, indent=1) + "\n")

@@ -7,13 +7,12 @@ them. AWQ takes some ten minutes, those that distil hours, all others about an h
 import argparse
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances, versions
 from cluster.inventory import machine
 from compress import flow, kept, shape, stages, statistics, steps
 from compress.recipe import Recipe, read
@@ -30,8 +29,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("names", nargs="*", help="files of examples/recipes, without .yaml; default: all")
     given = options.parse_args()
-    facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
-    facts |= {"versions": versions() | steps.versions()}
+    facts = circumstances() | {"versions": versions() | steps.versions()}
     rows = json.loads(given.output.read_text())["rows"] if given.output.exists() else {}
     for name in given.names or sorted(path.stem for path in RECIPES.glob("*.yaml")):
         started_s = time.perf_counter()

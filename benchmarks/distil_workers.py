@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from compress import teacher, training
 from compress.recipe import Distil
 from compress.scores import Scores
@@ -68,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "checkpoint_every": options.steps + 2,
         }
     )
-    facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
+    facts = circumstances()
     rounds = []
     for number in range(options.rounds):
         rounds.append(measure(student, step))
         print(f"round {number + 1}: {json.dumps(vars(rounds[-1]))}", file=sys.stderr, flush=True)
     asked = {"student": student.name, "threads_each": 1, **step.model_dump(include={"batch_blocks", "precision"})}
     asked |= {"tokens": options.tokens, "steps_counted": options.steps}
-    text = json.dumps(facts | {"versions": versions(), "asked": asked, **summed_up(rounds)}, indent=1)
+    text = json.dumps(facts | {"asked": asked, **summed_up(rounds)}, indent=1)
     options.output.write_text(text + "\n") if options.output else print(text)
 
 

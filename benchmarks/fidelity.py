@@ -15,7 +15,6 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ import typer
 
 from autoscaling import Targets
 from benchmarks.live_fleet import as_run, engine, fleet, kv_tokens, lengths, paced, played
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from benchmarks.pace import STEP_S
 from cluster.engine_memory import EngineSettings
 from simulation.fleet import simulate
@@ -203,8 +202,8 @@ def main(
         print(f"{row['replicas']} replicas, {row['load']:<5} {row['figure']:<13} {row['median']:+7.1%}  ({ends})")
     worst = max(abs(row["median"]) for row in rows)
     print(f"the largest of these medians: {worst:.1%} (wanted: within {TOLERANCE:.0%})")
-    facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
-    told = facts | {"versions": versions(), "step_s": STEP_S, "engine": ENGINE, "seconds": seconds}
+    facts = circumstances()
+    told = facts | {"step_s": STEP_S, "engine": ENGINE, "seconds": seconds}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(told | {"summary": rows, "pairs": [asdict(pair) for pair in pairs]}, indent=1) + "\n")
 

@@ -1,7 +1,8 @@
-"""On which machine, and with which versions, was something measured?"""
+"""When, on which machine and with which versions was something measured?"""
 
 import os
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,6 +21,12 @@ PACKAGES = (
     "msgspec",
 )
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")
+
+
+def circumstances() -> dict[str, object]:
+    """Date, machine and versions, as they are now."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "machine": machine_facts(), "versions": versions()}
 
 
 def machine_facts() -> dict[str, object]:

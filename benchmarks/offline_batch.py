@@ -13,12 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from benchmarks.prompts import WORDS
 from cluster import cores
 from deployments.replica_arguments import engine_arguments, has_avx512
@@ -47,8 +46,7 @@ def main() -> None:
     if given.only is not None:
         print(json.dumps(WAYS[given.only](given.model, given.file, given.partition_rows)))
         return
-    facts: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
-    facts |= {"machine": machine_facts(), "versions": versions()}
+    facts = circumstances()
     turns = []
     for number in range(given.turns):
         with TemporaryDirectory() as folder:

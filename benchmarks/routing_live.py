@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks import overload, routing
 from benchmarks.live_fleet import Told, as_run, engine, kv_tokens, lengths, paced, played
 from benchmarks.live_fleet import fleet as live_fleet
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from benchmarks.overload import TARGET_S, told_tiers
 from benchmarks.pace import STEP_S
 from benchmarks.routing import OURS, ROUTERS
@@ -274,8 +273,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs.append(pair)
         print(f"{pair.scene} #{pair.round} {pair.router}: {pair.live}", file=sys.stderr, flush=True)
         if options.out:
-            facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
-            facts |= {"versions": versions(), "step_s": STEP_S, "span_s": options.span, "replicas": REPLICAS}
+            facts = circumstances()
+            facts |= {"step_s": STEP_S, "span_s": options.span, "replicas": REPLICAS}
             told = facts | {"load": LOAD, "pairs": [asdict(one) for one in pairs]}
             Path(options.out).write_text(json.dumps(told, indent=1) + "\n")
     print(tables(pairs))

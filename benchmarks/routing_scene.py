@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaling import StepCosts, Targets
-from benchmarks.machine_facts import machine_facts
+from benchmarks.machine_facts import circumstances
 from benchmarks.published_models import published
 from cluster.device_facts import BY_NAME
 from cluster.engine_memory import default_settings
@@ -144,7 +143,7 @@ def sweep(
                 points += played(scene, replicas, seed, options)
             print(table(points, scene.name, replicas), flush=True)
             if options.out:
-                facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
+                facts = circumstances()
                 facts |= {"model": MODEL, "device": options.gpu, "span_s": options.span}
                 facts |= {"seconds": time.perf_counter() - begun_s} | more(points)
                 told = facts | {"points": [asdict(point) for point in points]}

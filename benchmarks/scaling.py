@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from autoscaling import StepCosts, Targets
-from benchmarks.machine_facts import machine_facts
+from benchmarks.machine_facts import circumstances
 from benchmarks.published_models import published
 from cluster.device_facts import BY_NAME
 from cluster.engine_memory import default_settings
@@ -73,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         told = {"cell": asdict(cell), "requests": job.trace.requests, **judged(points)}
         cells.append(told | {"points": [asdict(point) for point in points]})
         print(_line(cell, told), file=sys.stderr, flush=True)
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine_facts(),
+    result = circumstances() | {
         "device": options.gpu,
         "targets": asdict(Targets()),
         "seconds": time.perf_counter() - begun_s,

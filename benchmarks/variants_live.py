@@ -20,7 +20,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from random import Random
@@ -31,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.live_fleet import Told, fleet, lengths, played
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 from benchmarks.overload import steady_per_s, tokens
 from compress.report import Interval
 from compress.statistics import paired_ratio
@@ -236,8 +235,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(one, file=sys.stderr, flush=True)
     print(table(points))
     if options.out:
-        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts()}
-        facts |= {"versions": versions(), "engine": ENGINE, "target_s": TARGET_S, "times": TIMES}
+        facts = circumstances()
+        facts |= {"engine": ENGINE, "target_s": TARGET_S, "times": TIMES}
         facts |= {"qualities": bench.qualities, "capacity_tokens_per_s": bench.capacity}
         facts |= {"ratios": {name: one.model_dump() for name, one in ratios(points).items()}}
         told = facts | {"points": [asdict(one) for one in points]}

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.machine_facts import machine_facts, versions
+from benchmarks.machine_facts import circumstances
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -42,9 +41,7 @@ def main() -> None:
 
 def prove(name: str) -> dict:
     """One part, a file of tests or a benchmark: what came of it, which is kept beside the other parts."""
-    facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
-    facts |= {"machine": machine_facts(), "versions": versions()}
-    part = facts | (prove_benchmark(name) if name in BENCHMARKS else prove_tests(name))
+    part = circumstances() | {"commit": commit()} | (prove_benchmark(name) if name in BENCHMARKS else prove_tests(name))
     kept = json.loads(TARGET.read_text()) if TARGET.exists() else {}
     EVIDENCE.mkdir(parents=True, exist_ok=True)
     TARGET.write_text(json.dumps(kept | {name: part}, indent=1, sort_keys=True) + "\n")
