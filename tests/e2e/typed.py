@@ -43,7 +43,12 @@ class DetachedFleet:
         return Path(self.env["HEADRACE_STATE"])
 
     def start(self) -> None:
-        self._type("serve", str(self.file), "--detach")
+        """Where it does not, nothing of it is left."""
+        try:
+            self._type("serve", str(self.file), "--detach")
+        except BaseException:
+            headrace("stop", env=self.env, timeout_s=PATIENCE_S)
+            raise
 
     def stop(self) -> None:
         self._type("stop")
