@@ -26,7 +26,6 @@ FOLDER = "spent"
 SUFFIX = ".spent"
 FULL_LINES = 20_000
 """After which the file is written anew, with the last line of each account."""
-
 EVERY_S = 2.0
 """Seconds between two looks for those that are gone."""
 PATIENCE_S = 2.0

@@ -13,6 +13,7 @@ from routing.allowance import Budget, Minute, Period, counts
 LATE_S = 5.0
 """What is free again of a minute is so only if it is heard so soon: later, it may be of those that are over."""
 FORGET_EVERY_S = 600.0
+"""Between two looks for routers of whom nothing counts any more."""
 AHEAD_SHARE = 0.01
 """Of what is left, lent ahead of need at most: what one router holds idle, another one lacks."""
 
@@ -119,8 +120,8 @@ class Ledger:
         """A router says, by name, how much it was lent in all, less what it gives back, and more by what it used beyond
         that. Says by how much that changes what is lent; below 0: so much is free again.
 
-        Nothing is by a router that is not known, or was last heard when what was lent then counts no more: it may be
-        of that.
+        What a router says that is not known, or was last heard when what was lent then counts no more, changes nothing:
+        it may be of that. Nor does what is free of a minute and was sent too long ago.
         """
         changes = {}
         self._forget(now_s)
