@@ -15,6 +15,8 @@ class Tally:
     """What one call has had of the engine."""
 
     estimate_tokens: int
+    order: int = 0
+    """By routing.reading_order."""
     begun: bool = False
     """The engine has had a request of it: from now on the engine's own figures count."""
     prompt_tokens: int = 0
@@ -52,12 +54,12 @@ class CountedEngine:
         return getattr(self._llm, name)
 
     def generate(self, prompt: Any, sampling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = self._llm.generate(prompt, sampling_params, request_id, **more)
+        outputs = self._llm.generate(prompt, sampling_params, request_id, **more | {"priority": TALLY.get().order})
         new_tokens = _new_tokens(sampling_params.output_kind.name)
         return self._counted(TALLY.get(), outputs, request_id, new_tokens, _is_cut)
 
     def encode(self, prompt: Any, pooling_params: Any, request_id: str, **more: Any) -> AsyncIterator[Any]:
-        outputs = self._llm.encode(prompt, pooling_params, request_id, **more)
+        outputs = self._llm.encode(prompt, pooling_params, request_id, **more | {"priority": TALLY.get().order})
         return self._counted(TALLY.get(), outputs, request_id, lambda _: 0, lambda _: False)
 
     async def _counted(

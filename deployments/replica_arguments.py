@@ -25,6 +25,8 @@ def engine_arguments(model: Model, *, cpu: bool, avx512: bool) -> dict[str, Any]
         "distributed_executor_backend": "ray" if model.nodes > 1 else "mp",
         # Each step says how much it read of prompts: what it cost is divided by that.
         "enable_logging_iteration_details": True,
+        # By routing.reading_order, which each request brings.
+        "scheduling_policy": "priority",
     }
     if cpu:
         arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}

@@ -21,11 +21,13 @@ class Resumption:
         self._processor.add_request = self._add
         self._begun: dict[str, tuple[Submit, Any]] = {}
 
-    async def add_request(self, name: str, prompt: dict[str, Any], sampling: Any, begun: Submit, asked: Any) -> Any:
+    async def add_request(
+        self, name: str, prompt: dict[str, Any], sampling: Any, begun: Submit, asked: Any, order: int
+    ) -> Any:
         """As AsyncLLM's, for a request that had `begun` with the sampling parameters `asked`."""
         self._begun[name] = begun, asked
         try:
-            return await self._engine.add_request(name, prompt, sampling)
+            return await self._engine.add_request(name, prompt, sampling, priority=order)
         finally:
             self._begun.pop(name, None)
 

@@ -9,9 +9,11 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
+import routing
 from deployments.call_tally import TALLY, CountedEngine, Tally
 from deployments.frames import WINDOW_BYTES, Call, Failure, Part, Spent
 from deployments.link import EngineEnd
@@ -64,7 +66,8 @@ class Application:
     async def answer(self, router: bytes, call: Call, link: EngineEnd) -> None:
         """Answers a call in parts, the last of which has `more` unset, or by a Failure."""
         run = (router, call.request)
-        tally, gone = Tally(call.read_tokens), asyncio.Event()
+        order = routing.reading_order(routing.Tier(call.tier), monotonic())
+        tally, gone = Tally(call.read_tokens, order), asyncio.Event()
         self._tallies.add(tally)
         answer = _Answer(call, tally, partial(link.say, router), partial(link.room, router), gone)
         self._open[run] = answer

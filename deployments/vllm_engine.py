@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -114,10 +115,11 @@ class VllmEngine:
             prompt["cache_salt"] = request.cache_salt
         whole = sampling_params(asked, request.stream)
         self._meter.work_arrived()
+        order = routing.reading_order(routing.Tier(request.tier), monotonic())
         if not request.said_ids:
-            return await self._engine.add_request(name, prompt, whole)
+            return await self._engine.add_request(name, prompt, whole, priority=order)
         left = sampling_params(rest(asked, len(request.said_ids)), request.stream)
-        return await self._resumption.add_request(name, prompt, left, request, whole)
+        return await self._resumption.add_request(name, prompt, left, request, whole, order)
 
     async def cancel(self, key: str) -> None:
         """Ends a request within one step; nothing more is emitted."""

@@ -16,6 +16,7 @@ from routing.prefixes import BLOCK_TOKENS, Prefixes, body_keys, prefix_keys
 from routing.purse import Cost, Purse, Reserved
 from routing.queue import Queue
 from routing.rate import Rate
+from routing.reading_order import reading_order
 from routing.replica import UNKNOWN_TOKEN_S, Replica
 from routing.request import Request, Tier
 from routing.variant import Ladder, Prefer, Variant, Why, Wish
@@ -69,6 +70,7 @@ __all__ = [
     "line_order",
     "lost",
     "prefix_keys",
+    "reading_order",
     "rested",
     "retry_after_s",
     "room_tokens",
