@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
@@ -125,3 +127,31 @@ async def test_of_a_router_that_is_killed_a_budget_loses_what_it_spent_alone() -
     await of_total(lives, 170)
     with pytest.raises(ApiError, match="0 of 200 tokens are left"):
         await of_total(lives, 1)
+
+
+@dataclass
+class Watching:
+    """The ledger; of what is spent, what was noted when it was asked or told."""
+
+    ledger: At
+    spent: dict[str, routing.Spent]
+    noted: list[dict[str, float]] = field(default_factory=list)
+
+    async def borrow(self, *told: Any) -> routing.Loan:
+        self.noted.append(dict(self.spent["alpha"].amounts))
+        return await self.ledger.borrow(*told)
+
+    async def settle(self, *told: Any) -> None:
+        self.noted.append(dict(self.spent["alpha"].amounts))
+        await self.ledger.settle(*told)
+
+
+async def test_what_is_spent_is_noted_before_the_ledger_is_asked() -> None:
+    spent = dict[str, routing.Spent]()
+    watching = Watching(At(Here(), "r"), spent)
+    keeper = Tolls([tenant(budgets=[{"tokens": 200, "per": "total"}])], watching, print, Spendings(spent))
+    for tokens in (50, 100, 100):
+        with await of_total(keeper, tokens) as toll:
+            assert toll is not None
+            toll.pay(used(tokens=10))
+    assert watching.noted == [{"tokens/total": 0.0}, {"tokens/total": 10.0}, {"tokens/total": 20.0}]

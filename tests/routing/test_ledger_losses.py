@@ -164,6 +164,7 @@ def test_what_an_unknown_router_says_to_have_had_frees_and_takes_nothing() -> No
 
 def test_a_loan_that_was_lost_in_a_period_that_is_over_takes_nothing_from_the_next() -> None:
     ledger, had, both = Ledger(), {DAY.name: 0.0, MINUTE.name: 0.0}, [DAY, MINUTE]
+    ledger.settle("s", "a", both, had, DAY_S - 110.0, DAY_S - 110.0)
     ledger.borrow("r", "a", both, {DAY.name: 30, MINUTE.name: 30}, {}, DAY_S - 100.0)
     ledger.borrow("s", "a", both, {DAY.name: 10, MINUTE.name: 40}, {}, DAY_S + 10.0)
     assert ledger.settle("r", "a", both, had, DAY_S + 11.0, DAY_S + 11.0) == {}
