@@ -44,7 +44,8 @@ async def test_of_a_call_nothing_more_is_said_until_its_client_leaves() -> None:
     cut = asyncio.Event()
     app, link = application(llm, cut_off=cut.set), Link()
     answering = asyncio.ensure_future(app.answer(ROUTER, CALL, link))  # pyright: ignore[reportArgumentType]
-    await cut.wait()
+    async with asyncio.timeout(30):
+        await cut.wait()
     assert link.tokens == (3, 1)
     for _ in range(20):
         await asyncio.sleep(0)

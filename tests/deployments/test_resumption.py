@@ -34,16 +34,18 @@ class FrontHalf:
         self.resumption = Resumption(self)
         self.outputs: list[Any] = []
         self.prompts: list[list[int]] = []
+        self.orders: list[int] = []
 
     def put(self, output: Any) -> None:
         """As a queue of outputs."""
         self.outputs.append(output)
 
-    async def add_request(self, name: str, prompt: dict[str, Any], sampling: Any) -> str:
+    async def add_request(self, name: str, prompt: dict[str, Any], sampling: Any, priority: int = 0) -> str:
         from vllm.v1.engine import EngineCoreRequest
 
         ids = prompt["prompt_token_ids"]
         self.prompts.append(ids)
+        self.orders.append(priority)
         request = EngineCoreRequest(f"{name}-1", ids, None, sampling, None, 0.0, None, None, None, external_req_id=name)
         queue: Any = self
         self.output_processor.add_request(request, None, None, 0, queue)
@@ -77,7 +79,8 @@ async def said(
             order = go_on(order, so_far)
             left = sampling(rest(asked, place))
             prompt = {"prompt_token_ids": PROMPT + order.said_ids}
-            key = await front.resumption.add_request(str(order.attempt), prompt, left, order, sampling(asked))
+            key = await front.resumption.add_request(str(order.attempt), prompt, left, order, sampling(asked), place)
+            assert front.orders[-1] == place
             assert left.max_tokens == len(ids) - place
         front.outputs.clear()
         goes_on = front.make(key, token_id, "length" if place == len(ids) - 1 else None)

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from deployments.call_tally import CountedEngine
 from deployments.frames import WINDOW_BYTES, Call, Failure, Part, Spent
 from deployments.vllm_app import CHUNK_BYTES, Application
+from routing import Tier
 
 pytestmark = pytest.mark.anyio
 
@@ -34,9 +36,11 @@ class Llm:
     stays: bool = False
     closed: int = 0
     aborted: list[str] = field(default_factory=list)
+    orders: list[int] = field(default_factory=list)
     dtype: str = "float32"
 
-    async def generate(self, _prompt: Any, _params: Any, _request_id: str) -> AsyncIterator[Any]:
+    async def generate(self, _prompt: Any, _params: Any, _request_id: str, *, priority: int) -> AsyncIterator[Any]:
+        self.orders.append(priority)
         try:
             for output in self.outputs:
                 yield output
@@ -89,9 +93,9 @@ def application(
     return Application(app, llm.abort)
 
 
-async def run(application: Application) -> Link:
+async def run(application: Application, call: Call = CALL) -> Link:
     link: Any = Link()
-    await application.answer(ROUTER, CALL, link)
+    await application.answer(ROUTER, call, link)
     assert application.open_calls == 0
     assert application.waiting() == (0, 0)
     return link
@@ -117,6 +121,15 @@ async def test_prompt_tokens_are_counted_once_and_output_tokens_as_they_come(
     assert (llm.closed, llm.aborted) == (1, [])
     assert link.said[-2:] == [Spent(7, 0.25), Part(7, 1, bytearray(), False, output_tokens=link.said[-1].output_tokens)]
     assert sum(part.cached_tokens for part in link.said if isinstance(part, Part)) == 2
+
+
+@pytest.mark.parametrize("method", ["generate", "encode"])
+async def test_who_comes_after_tier_batch_is_read_before_it(method: str) -> None:
+    llm = Llm([output(1, finished=True)])
+    for tier in (Tier.BATCH, Tier.INTERACTIVE):
+        await run(application(llm, method=method), structs.replace(CALL, tier=int(tier)))
+    batch, interactive = llm.orders
+    assert interactive < batch
 
 
 async def test_a_pooling_request_has_a_prompt_and_no_output() -> None:
